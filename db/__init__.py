@@ -1,0 +1,1 @@
+"""Everything that outlives a process: Postgres tables and statements, Redis wake and live."""

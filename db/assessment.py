@@ -1,0 +1,337 @@
+"""The classes: their locks, what an assessment reads, and the rollups, flags and transitions it saves."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import msgspec
+
+from db.pool import Connection
+from db.projection import view_of
+from rules.calendar import day_start, local_date
+from rules.classroom import EMPTY_VIEW, ClassFacts, Member
+from rules.outcome import Assessment
+from rules.risk import FlagMemory, Reason, RiskFlag, Severity, Transition
+
+FlagKey = tuple[str, Reason]
+
+LOCK_CLASSROOMS = """
+select classroom, change_no, risk_no from classroom_state
+where tenant = $1 and classroom = any($2::text[])
+order by classroom for update
+"""
+
+ADD_CLASSROOMS = """
+insert into classroom_state (tenant, classroom)
+select $1, c from unnest($2::text[]) as c order by c
+on conflict (tenant, classroom) do nothing
+"""
+
+LOCK_STUDENTS = """
+select student, change_no from student_state
+where tenant = $1 and student = any($2::text[])
+order by student for update
+"""
+
+ADD_STUDENTS = """
+insert into student_state (tenant, student)
+select $1, s from unnest($2::text[]) as s order by s
+on conflict (tenant, student) do nothing
+"""
+
+SAVE_STUDENTS = """
+update student_state s set change_no = w.change_no
+from unnest($2::text[], $3::bigint[]) as w (student, change_no)
+where s.tenant = $1 and s.student = w.student
+"""
+
+# Overlapping enrolments of one person are refused when they are saved, so each student comes once.
+MEMBERS = """
+select n.classroom, n.person as student, n.started, s.zone as own_zone, v.last_occurred_at, v.last_revision,
+    v.last_source, v.last_event_id, v.assigned, v.graded, v.submitted, v.score_sum, v.score_count, v.last_active_at,
+    v.open_items, v.recent
+from unnest($2::text[], $3::date[]) as w (classroom, today)
+join enrollment n on n.tenant = $1 and n.classroom = w.classroom and n.role = 'STUDENT'
+    and n.started <= w.today and (n.ended is null or n.ended > w.today)
+join student s on s.tenant = $1 and s.student = n.person
+left join view_state v on v.tenant = $1 and v.classroom = n.classroom and v.student = n.person
+where n.tenant = $1 and s.tenant = $1
+order by n.classroom, n.person
+"""
+
+DUE_DATES = """
+select a.classroom, a.assignment, a.due_at from assignment a
+where a.tenant = $1 and a.classroom = any($2::text[]) and a.due_at is not null
+"""
+
+# When an enrolment begins or ends by itself: the class's next assessment, if nothing comes before.
+NEXT_ROSTER_DAY = """
+select n.classroom, min(d.day) as day
+from enrollment n
+join unnest($2::text[], $3::date[]) as w (classroom, today) on n.classroom = w.classroom
+cross join lateral (values (n.started), (n.ended)) as d (day)
+where n.tenant = $1 and n.role = 'STUDENT' and d.day > w.today
+group by n.classroom
+"""
+
+FLAGS = """
+select f.classroom, f.student, f.reason, f.severity, f.overall, f.raised_at, f.cleared_at, f.cleared_severity,
+    f.notified_at, f.notified_severity, f.is_armed, f.evidence, f.clears_when
+from risk_flag f
+where f.tenant = $1 and f.classroom = any($2::text[])
+"""
+
+SAVE_FLAGS = """
+insert into risk_flag (
+    tenant, classroom, student, reason, severity, overall, raised_at, cleared_at, cleared_severity, notified_at,
+    notified_severity, is_armed, evidence, clears_when)
+select $1, w.* from unnest(
+    $2::text[], $3::text[], $4::text[], $5::smallint[], $6::smallint[], $7::timestamptz[], $8::timestamptz[],
+    $9::smallint[], $10::timestamptz[], $11::smallint[], $12::bool[], $13::json[], $14::text[]) as w
+on conflict (tenant, classroom, student, reason) do update set
+    severity = excluded.severity, overall = excluded.overall, raised_at = excluded.raised_at,
+    cleared_at = excluded.cleared_at, cleared_severity = excluded.cleared_severity,
+    notified_at = excluded.notified_at, notified_severity = excluded.notified_severity,
+    is_armed = excluded.is_armed, evidence = excluded.evidence, clears_when = excluded.clears_when
+"""
+
+SAVE_CHANGES = """
+insert into risk_change (
+    tenant, classroom, no, student, reason, change, severity, earlier, overall, notify, evidence, clears_when, at,
+    traceparent)
+select $1, w.*, $13, $14 from unnest(
+    $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::smallint[], $9::smallint[],
+    $10::bool[], $11::json[], $12::text[]) as w
+"""
+
+SAVE_CLASSROOMS = """
+update classroom_state c set
+    change_no = w.change_no, risk_no = w.risk_no, completion_rate = w.completion_rate,
+    average_score = w.average_score, submission_rate = w.submission_rate, active_students = w.active_students,
+    policy_version = w.policy_version, assessed_at = $11, reassess_at = w.reassess_at
+from unnest(
+    $2::text[], $3::bigint[], $4::bigint[], $5::int[], $6::int[], $7::int[], $8::int[], $9::int[], $10::timestamptz[]
+) as w (
+    classroom, change_no, risk_no, completion_rate, average_score, submission_rate, active_students, policy_version,
+    reassess_at)
+where c.tenant = $1 and c.classroom = w.classroom
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The numbers of a locked class: its last change and its last flag transition."""
+
+    change_no: int
+    risk_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFlag:
+    """A flag as it stands: its memory, and the texts that change without a transition."""
+
+    memory: FlagMemory
+    overall: int | None
+    evidence: str
+    clears_when: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassOutcome:
+    """All that one assessment changes in one class."""
+
+    classroom: str
+    counters: Counters  # the new ones
+    assessment: Assessment
+    transitions: Sequence[Transition]
+    memories: Mapping[FlagKey, FlagMemory]  # those that differ
+    policy_version: int
+    reassess_at: datetime | None
+
+
+async def lock_classrooms(connection: Connection, tenant: int, classrooms: Iterable[str]) -> dict[str, Counters]:
+    """Lock these classes' state rows in key order, making those that are new; the first of the two kinds of locks."""
+    wanted = sorted(classrooms)
+    rows = await connection.fetch(LOCK_CLASSROOMS, tenant, wanted)
+    if len(rows) < len(wanted):
+        await connection.execute(ADD_CLASSROOMS, tenant, wanted)
+        rows = await connection.fetch(LOCK_CLASSROOMS, tenant, wanted)
+    return {row["classroom"]: Counters(row["change_no"], row["risk_no"]) for row in rows}
+
+
+async def lock_students(connection: Connection, tenant: int, students: Iterable[str]) -> dict[str, int]:
+    """Lock these students' state rows in key order, after the classes; returns their change numbers."""
+    wanted = sorted(students)
+    rows = await connection.fetch(LOCK_STUDENTS, tenant, wanted)
+    if len(rows) < len(wanted):
+        await connection.execute(ADD_STUDENTS, tenant, wanted)
+        rows = await connection.fetch(LOCK_STUDENTS, tenant, wanted)
+    return {row["student"]: row["change_no"] for row in rows}
+
+
+async def save_students(connection: Connection, tenant: int, change_numbers: Mapping[str, int]) -> None:
+    """Store the new change numbers of locked students."""
+    if change_numbers:
+        students = sorted(change_numbers)
+        await connection.execute(SAVE_STUDENTS, tenant, students, [change_numbers[s] for s in students])
+
+
+async def class_facts(
+    connection: Connection, tenant: int, zones: Mapping[str, str], *, now: datetime
+) -> dict[str, ClassFacts]:
+    """Everything an assessment reads of these classes (given with their zones), beside flags and the clock."""
+    classrooms = sorted(zones)
+    today = [local_date(now, zones[classroom]) for classroom in classrooms]
+    members: dict[str, list[Member]] = {classroom: [] for classroom in classrooms}
+    for row in await connection.fetch(MEMBERS, tenant, classrooms, today):
+        zone = row["own_zone"] or zones[row["classroom"]]
+        members[row["classroom"]].append(
+            Member(
+                student=row["student"],
+                enrolled_on_ms=_day_start_ms(row["started"], zone),
+                zone=zone,
+                view=EMPTY_VIEW if row["assigned"] is None else view_of(row),
+            )
+        )
+    due: dict[str, dict[str, datetime | None]] = {classroom: {} for classroom in classrooms}
+    for row in await connection.fetch(DUE_DATES, tenant, classrooms):
+        due[row["classroom"]][row["assignment"]] = row["due_at"]
+    return {c: ClassFacts(tuple(members[c]), zones[c], due[c]) for c in classrooms}
+
+
+def _day_start_ms(day: date, zone: str) -> int:
+    return int(day_start(day, zone).timestamp()) * 1000
+
+
+async def next_roster_moments(
+    connection: Connection, tenant: int, zones: Mapping[str, str], *, now: datetime
+) -> dict[str, datetime]:
+    """When each class's set of active enrolments next changes by itself: the start of that local day."""
+    classrooms = sorted(zones)
+    today = [local_date(now, zones[classroom]) for classroom in classrooms]
+    rows = await connection.fetch(NEXT_ROSTER_DAY, tenant, classrooms, today)
+    return {row["classroom"]: day_start(row["day"], zones[row["classroom"]]) for row in rows}
+
+
+async def stored_flags(
+    connection: Connection, tenant: int, classrooms: Iterable[str]
+) -> dict[str, dict[FlagKey, StoredFlag]]:
+    """Every flag and memory of these classes."""
+    wanted = sorted(classrooms)
+    found: dict[str, dict[FlagKey, StoredFlag]] = {classroom: {} for classroom in wanted}
+    for row in await connection.fetch(FLAGS, tenant, wanted):
+        memory = FlagMemory(
+            severity=_severity(row["severity"]),
+            raised_at=row["raised_at"],
+            cleared_at=row["cleared_at"],
+            cleared_severity=_severity(row["cleared_severity"]),
+            notified_at=row["notified_at"],
+            notified_severity=_severity(row["notified_severity"]),
+            is_armed=row["is_armed"],
+        )
+        found[row["classroom"]][row["student"], Reason(row["reason"])] = StoredFlag(
+            memory, row["overall"], row["evidence"], row["clears_when"]
+        )
+    return found
+
+
+def _severity(number: int | None) -> Severity | None:
+    return None if number is None else Severity(number)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(value, order="deterministic").decode()
+
+
+async def save_classes(
+    connection: Connection,
+    tenant: int,
+    outcomes: Sequence[ClassOutcome],
+    flags: Mapping[str, Mapping[FlagKey, StoredFlag]],
+    *,
+    now: datetime,
+    traceparent: str | None,
+) -> None:
+    """Save what the assessments changed: flags, transitions (numbered without gaps), rollups and counters."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.classroom)
+    flag_rows = [row for outcome in ordered for row in _flag_rows(outcome, flags[outcome.classroom])]
+    if flag_rows:
+        await connection.execute(SAVE_FLAGS, tenant, *_columns(flag_rows))
+    change_rows = [row for outcome in ordered for row in _change_rows(outcome)]
+    if change_rows:
+        await connection.execute(SAVE_CHANGES, tenant, *_columns(change_rows), now, traceparent)
+    await connection.execute(SAVE_CLASSROOMS, tenant, *_columns([_classroom_row(o) for o in ordered]), now)
+
+
+def _flag_rows(outcome: ClassOutcome, stored: Mapping[FlagKey, StoredFlag]) -> list[tuple[Any, ...]]:
+    """The flags whose memory, overall severity, evidence or wording differs from what is stored."""
+    rows = []
+    for key in sorted(outcome.memories.keys() | outcome.assessment.flags.keys() | stored.keys()):
+        before = stored.get(key)
+        memory = outcome.memories.get(key)
+        if memory is None:
+            memory = stored[key].memory
+        row = _flag_row(outcome, key, memory, outcome.assessment.flags.get(key))
+        if before is None or memory != before.memory or row[4] != before.overall or row[11:] != (
+            before.evidence, before.clears_when
+        ):  # fmt: skip
+            rows.append(row)
+    return rows
+
+
+def _flag_row(outcome: ClassOutcome, key: FlagKey, memory: FlagMemory, flag: RiskFlag | None) -> tuple[Any, ...]:
+    return (
+        outcome.classroom,
+        key[0],
+        key[1].value,
+        memory.severity,
+        None if flag is None else outcome.assessment.overall.get(key[0]),
+        memory.raised_at,
+        memory.cleared_at,
+        memory.cleared_severity,
+        memory.notified_at,
+        memory.notified_severity,
+        memory.is_armed,
+        "{}" if flag is None else _json(flag.evidence),
+        "" if flag is None else flag.clears_when,
+    )
+
+
+def _change_rows(outcome: ClassOutcome) -> list[tuple[Any, ...]]:
+    first = outcome.counters.risk_no - len(outcome.transitions) + 1
+    return [
+        (
+            outcome.classroom,
+            first + place,
+            t.student,
+            t.reason.value,
+            t.change.value,
+            t.severity,
+            t.earlier,
+            t.overall,
+            t.notify,
+            _json(t.evidence),
+            t.clears_when,
+        )
+        for place, t in enumerate(outcome.transitions)
+    ]
+
+
+def _classroom_row(outcome: ClassOutcome) -> tuple[Any, ...]:
+    rollup = outcome.assessment.rollup
+    return (
+        outcome.classroom,
+        outcome.counters.change_no,
+        outcome.counters.risk_no,
+        rollup.completion_rate,
+        rollup.average_score,
+        rollup.submission_rate,
+        rollup.active_students,
+        outcome.policy_version,
+        outcome.reassess_at,
+    )
+
+
+def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]

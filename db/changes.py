@@ -1,0 +1,234 @@
+"""What changed past a position: the statements that live streams read, each over one tenant's rows.
+
+A reader that has seen position `n` never later meets a change at or below `n`: class and student numbers are counted
+under the lock of the fold that writes the change, and `seq` under the lock of the tenant's head.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from db.pool import Connection
+from db.standings import CONCEPT_COLUMNS, POLICY_COLUMNS, STANDING_COLUMNS, MasteryRow, mastery_row
+from db.timelines import Effect, LoggedRow
+from rules.kinds import Kind
+from rules.skill import Standing
+
+PAGE = 200  # rows held in memory for one reader, however much they have missed
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a stream has come. A reader may resume from any number from `floor` to `no` of the same epoch."""
+
+    epoch: int  # grows when the tenant is restored
+    no: int  # of the newest change
+    floor: int = 0  # everything after it is still kept
+
+
+CLASSROOM_POSITION = """
+select t.epoch, coalesce(c.change_no, 0) as no
+from tenant t left join classroom_state c on c.tenant = $1 and c.classroom = $2
+where t.tenant = $1
+"""
+
+STUDENT_POSITION = """
+select t.epoch, coalesce(s.change_no, 0) as no
+from tenant t left join student_state s on s.tenant = $1 and s.student = $2
+where t.tenant = $1
+"""
+
+RISK_POSITION = """
+select t.epoch, coalesce(c.risk_no, 0) as no, coalesce(
+    (select min(r.no) - 1 from risk_change r where r.tenant = $1 and r.classroom = $2), c.risk_no, 0
+) as floor
+from tenant t left join classroom_state c on c.tenant = $1 and c.classroom = $2
+where t.tenant = $1
+"""
+
+LOG_POSITION = """
+select t.epoch, h.seq as no from tenant t join tenant_head h on h.tenant = $1
+where t.tenant = $1 and $2::text is not null
+"""
+
+
+async def classroom_position(connection: Connection, tenant: int, classroom: str) -> Position:
+    """How far the state of a class has come."""
+    return await _position(connection, CLASSROOM_POSITION, tenant, classroom)
+
+
+async def student_position(connection: Connection, tenant: int, student: str) -> Position:
+    """How far the state of a student has come."""
+    return await _position(connection, STUDENT_POSITION, tenant, student)
+
+
+async def risk_position(connection: Connection, tenant: int, classroom: str) -> Position:
+    """How far the flag transitions of a class have come, and from where on they are kept."""
+    return await _position(connection, RISK_POSITION, tenant, classroom)
+
+
+async def log_position(connection: Connection, tenant: int, classroom: str) -> Position:
+    """How far the tenant's log has come; it is kept for ever."""
+    return await _position(connection, LOG_POSITION, tenant, classroom)
+
+
+async def _position(connection: Connection, statement: str, tenant: int, key: str) -> Position:
+    row = await connection.fetchrow(statement, tenant, key)
+    assert row is not None, f"tenant {tenant} has no head row"
+    return Position(**row)
+
+
+@dataclass(frozen=True, slots=True)
+class RiskTransition:
+    """One stored transition of one flag; severities 1 LOW to 3 HIGH, None while the flag is down."""
+
+    no: int
+    student: str
+    reason: str
+    change: str
+    severity: int | None
+    earlier: int | None
+    overall: int | None
+    notify: bool
+    evidence: dict[str, Any]
+    clears_when: str
+    at: datetime
+
+
+RISK_CHANGES = """
+select r.no, r.student, r.reason, r.change, r.severity, r.earlier, r.overall, r.notify, r.evidence, r.clears_when, r.at
+from risk_change r
+where r.tenant = $1 and r.classroom = $2 and r.no > $3
+order by r.no limit $4
+"""
+
+
+async def risk_changes(
+    connection: Connection, tenant: int, classroom: str, *, after: int, limit: int = PAGE
+) -> list[RiskTransition]:
+    """The transitions of a class's flags past a number, in order."""
+    rows = await connection.fetch(RISK_CHANGES, tenant, classroom, after, limit)
+    return [RiskTransition(**{**row, "evidence": msgspec.json.decode(row["evidence"])}) for row in rows]
+
+
+Bound = tuple[int, str, str]
+"""(change number, two keys): standings are read strictly after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedStanding:
+    """One standing with the numbers of the changes that wrote it."""
+
+    student: str
+    classroom: str
+    mastery: MasteryRow
+    class_change: int
+    student_change: int
+
+    @property
+    def has_trace(self) -> bool:
+        """Whether any event is behind it; a row without is left where a correction took all evidence away."""
+        standing: Standing = self.mastery.standing
+        return standing.count > 0 or standing.rank > 0 or standing.last_accessed_at is not None
+
+
+_CHANGED = f"""
+select s.student, s.classroom, s.concept, s.class_change, s.student_change, {STANDING_COLUMNS}, {CONCEPT_COLUMNS},
+    {POLICY_COLUMNS}
+from standing s
+left join concept c on c.tenant = $1 and c.concept = s.concept
+left join classroom_policy p on p.tenant = $1 and p.classroom = s.classroom and p.version = s.policy_version
+"""  # noqa: S608 - constants of ours
+
+# The plain bound beside the row comparison is what the index of change numbers can use.
+CLASSROOM_STANDINGS = f"""{_CHANGED}
+where s.tenant = $1 and s.classroom = $2 and s.class_change >= $3
+    and (s.class_change, s.student, s.concept) > ($3, $4::text, $5::text)
+order by s.class_change, s.student, s.concept limit $6
+"""
+
+STUDENT_STANDINGS = f"""{_CHANGED}
+where s.tenant = $1 and s.student = $2 and s.student_change >= $3
+    and (s.student_change, s.classroom, s.concept) > ($3, $4::text, $5::text)
+order by s.student_change, s.classroom, s.concept limit $6
+"""
+
+
+async def classroom_standings(
+    connection: Connection, tenant: int, classroom: str, *, after: Bound, limit: int = PAGE
+) -> list[ChangedStanding]:
+    """The newest state of the class's standings written past a bound, by (class_change, student, concept)."""
+    return await _standings(connection, CLASSROOM_STANDINGS, tenant, classroom, after, limit)
+
+
+async def student_standings(
+    connection: Connection, tenant: int, student: str, *, after: Bound, limit: int = PAGE
+) -> list[ChangedStanding]:
+    """The newest state of the student's standings written past a bound, by (student_change, classroom, concept)."""
+    return await _standings(connection, STUDENT_STANDINGS, tenant, student, after, limit)
+
+
+async def _standings(
+    connection: Connection, statement: str, tenant: int, key: str, after: Bound, limit: int
+) -> list[ChangedStanding]:
+    return [
+        ChangedStanding(
+            student=row["student"],
+            classroom=row["classroom"],
+            mastery=mastery_row(row),
+            class_change=row["class_change"],
+            student_change=row["student_change"],
+        )
+        for row in await connection.fetch(statement, tenant, key, *after, limit)
+    ]
+
+
+# Events of students whom the roster does not know are shown elsewhere, to admins and integrators only (X-10).
+RECORDED = """
+select e.student, e.id, e.seq, e.source, e.event_id, e.kind, e.source_type, e.occurred_at, e.received_at, e.classroom,
+    e.assignment, e.quiz, e.concepts, e.ratio, e.submission, e.due_at, e.time_spent_ms, e.is_late,
+    case
+        when exists (
+            select from dead_letter d where d.tenant = $1 and d.source = e.source and d.event_id = e.event_id
+        ) then 'DEAD'
+        when e.target_event_id is not null then 'EFFECTIVE'
+        when exists (
+            select from correction v
+            where v.tenant = $1 and v.target_source = e.source and v.target_event_id = e.event_id
+                and v.kind = 'EVENT_VOIDED'
+        ) then 'VOIDED'
+        when exists (
+            select from correction v
+            where v.tenant = $1 and v.target_source = e.source and v.target_event_id = e.event_id
+                and v.kind = 'SUBMISSION_REGRADED'
+        ) then 'SUPERSEDED'
+        else 'EFFECTIVE'
+    end as effect
+from event e
+where e.tenant = $1 and e.classroom = $2 and e.seq > $3
+    and (e.student = '' or exists (select from student s where s.tenant = $1 and s.student = e.student))
+order by e.seq limit $4
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """One event of a class's log, and whom it is about."""
+
+    student: str
+    event: LoggedRow
+
+
+async def recorded_events(
+    connection: Connection, tenant: int, classroom: str, *, after: int, limit: int = PAGE
+) -> list[RecordedEvent]:
+    """The events of a class past a position of the log, in its order."""
+    found = []
+    for row in await connection.fetch(RECORDED, tenant, classroom, after, limit):
+        columns = dict(row)
+        student = columns.pop("student")
+        marks = {"kind": Kind(row["kind"]), "concepts": tuple(row["concepts"]), "effect": Effect(row["effect"])}
+        found.append(RecordedEvent(student, LoggedRow(**{**columns, **marks})))
+    return found

@@ -1,0 +1,307 @@
+"""The log: events are recorded once, in one transaction with their outbox rows, and never changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from db.outbox import BACKFILL_LANE, LIVE_LANE, shard_of
+from db.pool import Connection, UnknownTenant
+from rules.evidence import Kind, Lane, Submission
+
+CONCEPT_SEPARATOR = "\x1f"  # ids hold no control characters, so concepts travel as one string per event
+
+
+class Status(StrEnum):
+    """What became of one recorded event."""
+
+    ACCEPTED = "ACCEPTED"
+    DUPLICATE = "DUPLICATE"
+    CONFLICT = "CONFLICT"
+
+
+class Effect(StrEnum):
+    """What a correction did (X-05)."""
+
+    APPLIED = "APPLIED"
+    WAITING = "WAITING"  # its target is not recorded yet
+    NONE = "NONE"  # a correction of a correction
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The log's answer to one submission; `id`, `seq` and `received_at` are those of the event stored under its key."""
+
+    status: Status
+    id: UUID
+    seq: int
+    received_at: datetime
+    stored_hash: bytes
+    effect: Effect | None = None
+
+
+RECORD = """
+with head as (
+    update tenant_head set seq = seq + $2 where tenant = $1 returning seq - $2 as base
+), sent as (
+    select * from unnest(
+        $4::text[], $5::text[], $6::bytea[], $7::bigint[], $8::text[], $9::text[], $10::timestamptz[], $11::int[],
+        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::int[], $18::text[], $19::timestamptz[],
+        $20::int[], $21::text[], $22::text[], $23::bool[], $24::text[], $25::text[], $26::smallint[], $27::smallint[]
+    ) as s (
+        source, event_id, fingerprint, place, kind, source_type, occurred_at, revision, student, classroom,
+        assignment, quiz, concepts, ratio, submission, due_at, time_spent_ms, target_source, target_event_id,
+        is_late, payload, recorded_by, shard, lane
+    )
+), keyed as (
+    insert into event_key (tenant, source, event_id, id, seq, fingerprint, received_at)
+    select $1, s.source, s.event_id, uuidv7(), head.base + s.place, s.fingerprint, $3 from sent s, head
+    on conflict (tenant, source, event_id) do nothing
+    returning source, event_id, id, seq
+), logged as (
+    insert into event (
+        tenant, seq, received_at, id, source, event_id, kind, source_type, occurred_at, revision, student, classroom,
+        assignment, quiz, concepts, ratio, submission, due_at, time_spent_ms, target_source, target_event_id, is_late,
+        payload, recorded_by)
+    select $1, k.seq, $3, k.id, s.source, s.event_id, s.kind, s.source_type, s.occurred_at, s.revision, s.student,
+        s.classroom, s.assignment, s.quiz,
+        case when s.concepts = '' then '{}' else string_to_array(s.concepts, E'\\x1f') end,
+        s.ratio, s.submission, s.due_at, s.time_spent_ms, s.target_source, s.target_event_id, s.is_late,
+        s.payload::json, s.recorded_by
+    from keyed k join sent s on s.source = k.source and s.event_id = k.event_id
+), queued as (
+    insert into outbox (tenant, shard, lane, occurred_at, seq, kind, student, classroom, received_at, traceparent)
+    select $1, s.shard, s.lane, s.occurred_at, k.seq, 'EVENT', s.student, s.classroom, $3, $28
+    from keyed k join sent s on s.source = k.source and s.event_id = k.event_id
+    where s.kind <> 'EVENT_VOIDED'  -- a void waits beside its target: see VOID
+)
+select source, event_id, id, seq from keyed
+"""
+
+STORED = """
+select k.source, k.event_id, k.id, k.seq, k.received_at, k.fingerprint
+from unnest($2::text[], $3::text[]) as s (source, event_id)
+join event_key k on k.tenant = $1 and k.source = s.source and k.event_id = s.event_id
+where k.tenant = $1
+"""
+
+KEEP_CONFLICTS = """
+insert into conflict (tenant, source, event_id, sent_hash, stored_hash, seq, times, first_at, last_at)
+select $1, c.source, c.event_id, c.sent, c.stored, c.seq, 1, $7, $7
+from unnest($2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::bigint[]) as c (source, event_id, sent, stored, seq)
+on conflict (tenant, source, event_id, sent_hash) do update set times = conflict.times + 1, last_at = excluded.last_at
+"""
+
+VOID_TARGETS = """
+select v.seq, e.kind, e.student, e.classroom
+from unnest($2::bigint[], $3::text[], $4::text[]) as v (seq, target_source, target_event_id)
+join event_key k on k.tenant = $1 and k.source = v.target_source and k.event_id = v.target_event_id
+join event e on e.tenant = $1 and e.seq = k.seq and e.received_at = k.received_at
+where k.tenant = $1 and e.tenant = $1
+"""
+
+VOID = """
+with noted as (
+    insert into correction (tenant, target_source, target_event_id, source, event_id, kind, seq, reason, at)
+    select $1, v.target_source, v.target_event_id, v.source, v.event_id, 'EVENT_VOIDED', v.seq,
+        coalesce(v.payload::json ->> 'reason', ''), $2
+    from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[])
+        as v (target_source, target_event_id, source, event_id, seq, payload)
+)
+insert into outbox (tenant, shard, lane, occurred_at, seq, kind, student, classroom, received_at, traceparent)
+select $1, q.shard, 0, q.occurred_at, q.seq, 'EVENT', q.student, q.classroom, $2, $14
+from unnest($9::smallint[], $10::timestamptz[], $11::bigint[], $12::text[], $13::text[])
+    as q (shard, occurred_at, seq, student, classroom)
+"""
+
+Key = tuple[str, str]
+
+
+async def record(
+    connection: Connection,
+    tenant: int,
+    submissions: Sequence[Submission],
+    *,
+    recorded_by: str,
+    now: datetime,
+    traceparent: str | None = None,
+) -> list[Answer]:
+    """Record one person's submissions; see `record_all`."""
+    return await record_all(
+        connection, tenant, submissions, recorded_by=[recorded_by] * len(submissions), now=now, traceparent=traceparent
+    )
+
+
+async def record_all(
+    connection: Connection,
+    tenant: int,
+    submissions: Sequence[Submission],
+    *,
+    recorded_by: Sequence[str],
+    now: datetime,
+    traceparent: str | None = None,
+) -> list[Answer]:
+    """Record each submission once and say what became of it, in the order given.
+
+    One statement advances the tenant's position (whose row stays locked until the caller commits, so positions become
+    visible in ascending order), inserts keys, log rows and outbox rows. A key that is there already changes nothing:
+    DUPLICATE with the same fingerprint, else CONFLICT, noted once per content in `conflict`.
+    """
+    first_of: dict[Key, int] = {}
+    for place, sent in enumerate(submissions):
+        first_of.setdefault((sent.event.source, sent.event.event_id), place)
+    # Sorted by key: overlapping unsorted batches deadlock on the unique index.
+    new = [first_of[key] for key in sorted(first_of)]
+    rows = await connection.fetch(
+        RECORD, tenant, len(submissions), now, *_columns(submissions, new, recorded_by), traceparent
+    )
+    stored: dict[Key, Answer] = {}
+    for row in rows:
+        key = (row["source"], row["event_id"])
+        fingerprint = submissions[first_of[key]].fingerprint
+        stored[key] = Answer(Status.ACCEPTED, row["id"], row["seq"], now, fingerprint)
+    fresh = set(stored)
+    if len(stored) < len(first_of):
+        stored |= await _already_stored(connection, tenant, [key for key in first_of if key not in fresh])
+    answers = [
+        _answer(sent, stored[sent.event.source, sent.event.event_id], is_new=_is_first(first_of, fresh, sent, place))
+        for place, sent in enumerate(submissions)
+    ]
+    await _keep_conflicts(connection, tenant, submissions, answers, now=now)
+    return await _void(connection, tenant, submissions, answers, now=now, traceparent=traceparent)
+
+
+def _is_first(first_of: dict[Key, int], fresh: set[Key], sent: Submission, place: int) -> bool:
+    key = (sent.event.source, sent.event.event_id)
+    return key in fresh and first_of[key] == place
+
+
+def _answer(sent: Submission, stored: Answer, *, is_new: bool) -> Answer:
+    if is_new:
+        return stored
+    status = Status.DUPLICATE if sent.fingerprint == stored.stored_hash else Status.CONFLICT
+    return replace(stored, status=status)
+
+
+def _columns(submissions: Sequence[Submission], order: Sequence[int], recorded_by: Sequence[str]) -> list[list[Any]]:
+    """The parameters $4 to $27 of RECORD: one list per column, in the order given; places count from 1."""
+    sent = [submissions[place] for place in order]
+    events = [s.event for s in sent]
+    return [
+        [e.source for e in events],
+        [e.event_id for e in events],
+        [s.fingerprint for s in sent],
+        [place + 1 for place in order],
+        [e.kind.value for e in events],
+        [s.source_type for s in sent],
+        [e.occurred_at for e in events],
+        [e.revision for e in events],
+        [e.student for e in events],
+        [e.classroom for e in events],
+        [e.assignment for e in events],
+        [e.quiz for e in events],
+        [CONCEPT_SEPARATOR.join(e.concepts) for e in events],
+        [e.ratio for e in events],
+        [e.submission for e in events],
+        [e.due_at for e in events],
+        [e.time_spent_ms for e in events],
+        [e.target_source for e in events],
+        [e.target_event_id for e in events],
+        [s.is_late for s in sent],
+        [s.payload for s in sent],
+        [recorded_by[place] for place in order],
+        [shard_of(classroom=e.classroom, student=e.student) for e in events],
+        [LIVE_LANE if s.lane is Lane.LIVE else BACKFILL_LANE for s in sent],
+    ]
+
+
+async def _already_stored(connection: Connection, tenant: int, keys: Sequence[Key]) -> dict[Key, Answer]:
+    """Read the keys that RECORD left alone; they are committed, for it waited for whoever was inserting them."""
+    rows = await connection.fetch(STORED, tenant, [key[0] for key in keys], [key[1] for key in keys])
+    found = {
+        (row["source"], row["event_id"]): Answer(
+            Status.DUPLICATE, row["id"], row["seq"], row["received_at"], row["fingerprint"]
+        )
+        for row in rows
+    }
+    if len(found) < len(keys):
+        raise UnknownTenant(tenant)  # RECORD inserts or meets every key, unless there is no head row to advance
+    return found
+
+
+async def _keep_conflicts(
+    connection: Connection, tenant: int, submissions: Sequence[Submission], answers: Sequence[Answer], *, now: datetime
+) -> None:
+    by_content = {
+        (sent.event.source, sent.event.event_id, sent.fingerprint): answer
+        for sent, answer in zip(submissions, answers, strict=True)
+        if answer.status is Status.CONFLICT
+    }
+    if by_content:
+        keys = sorted(by_content)
+        found = [by_content[key] for key in keys]
+        await connection.execute(
+            KEEP_CONFLICTS,
+            tenant,
+            [key[0] for key in keys],
+            [key[1] for key in keys],
+            [key[2] for key in keys],
+            [answer.stored_hash for answer in found],
+            [answer.seq for answer in found],
+            now,
+        )
+
+
+async def _void(
+    connection: Connection,
+    tenant: int,
+    submissions: Sequence[Submission],
+    answers: list[Answer],
+    *,
+    now: datetime,
+    traceparent: str | None,
+) -> list[Answer]:
+    """Note which events the new voids speak of, and let each void wait in the outbox beside its target.
+
+    The tenant's head row is locked by now, so no target can slip in between looking for it and noting the void.
+    """
+    voids = [
+        (place, sent.event, answer)
+        for place, (sent, answer) in enumerate(zip(submissions, answers, strict=True))
+        if sent.event.kind is Kind.EVENT_VOIDED and answer.status is Status.ACCEPTED
+    ]
+    if not voids:
+        return answers
+    events = [event for _, event, _ in voids]
+    seqs = [answer.seq for _, _, answer in voids]
+    target_sources, target_ids = [e.target_source for e in events], [e.target_event_id for e in events]
+    found = {row["seq"]: row for row in await connection.fetch(VOID_TARGETS, tenant, seqs, target_sources, target_ids)}
+    students = [found[seq]["student"] if seq in found else "" for seq in seqs]
+    classrooms = [found[seq]["classroom"] if seq in found else "" for seq in seqs]
+    shards = [shard_of(classroom=c, student=s) for c, s in zip(classrooms, students, strict=True)]
+    await connection.execute(
+        VOID,
+        tenant,
+        now,
+        target_sources,
+        target_ids,
+        [e.source for e in events],
+        [e.event_id for e in events],
+        seqs,
+        [submissions[place].payload for place, _, _ in voids],
+        shards,
+        [e.occurred_at for e in events],
+        seqs,
+        students,
+        classrooms,
+        traceparent,
+    )
+    for place, _, answer in voids:
+        target = found.get(answer.seq)
+        effect = Effect.WAITING if target is None else Effect.APPLIED
+        if target is not None and target["kind"] == Kind.EVENT_VOIDED:
+            effect = Effect.NONE
+        answers[place] = replace(answer, effect=effect)
+    return answers

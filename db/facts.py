@@ -1,0 +1,176 @@
+"""What a fold reads after its locks: events, the roster's answers, policies and corrections."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from db.pool import Connection
+from rules.evidence import Kind, LearningEvent
+from rules.outcome import attempt_of
+from rules.policy import DEFAULT_POLICY, Model, Policy
+
+_EVENT_COLUMNS = """e.source, e.event_id, e.kind, e.occurred_at, e.revision, e.student, e.classroom, e.assignment,
+    e.quiz, e.concepts, e.ratio, e.submission, e.due_at, e.time_spent_ms, e.target_source, e.target_event_id"""
+
+_IS_OUT = """(
+    exists (select from correction x
+            where x.tenant = $1 and x.target_source = e.source and x.target_event_id = e.event_id
+              and x.kind = 'EVENT_VOIDED')
+    or exists (select from dead_letter d where d.tenant = $1 and d.source = e.source and d.event_id = e.event_id)
+)"""
+
+CLAIMED_EVENTS = f"""
+select {_EVENT_COLUMNS}, e.seq, e.received_at, {_IS_OUT} as is_out
+from unnest($2::bigint[], $3::timestamptz[]) as c (seq, received_at)
+join event e on e.tenant = $1 and e.seq = c.seq and e.received_at = c.received_at
+where e.tenant = $1 and e.received_at between $4 and $5
+"""  # noqa: S608 - composed of constants above
+
+LOG_OF_STUDENTS = f"""
+select {_EVENT_COLUMNS}
+from event e
+where e.tenant = $1 and e.student = any($2::text[]) and not {_IS_OUT}
+"""  # noqa: S608 - composed of constants above
+
+CLASSES_OF_STUDENTS = """
+select e.student, e.classroom from event e where e.tenant = $1 and e.student = any($2::text[])
+union
+select v.student, v.classroom from view_state v where v.tenant = $1 and v.student = any($2::text[])
+union
+select n.person, n.classroom from enrollment n
+where n.tenant = $1 and n.role = 'STUDENT' and n.person = any($2::text[])
+"""
+
+REVISED = """
+select distinct s.student, s.classroom
+from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+    as s (student, classroom, source, submission, event_id)
+join event e on e.tenant = $1 and e.student = s.student and e.source = s.source and e.submission = s.submission
+where e.tenant = $1 and e.submission is not null and e.ratio is not null and e.event_id <> s.event_id
+"""
+
+ROSTERED_STUDENTS = "select student from student where tenant = $1 and student = any($2::text[])"
+
+ROSTERED_CLASSROOMS = """
+select c.classroom, coalesce(c.zone, s.zone, t.zone) as zone
+from tenant t
+join classroom c on c.tenant = $1
+left join school s on s.tenant = $1 and s.school = c.school
+where t.tenant = $1 and c.classroom = any($2::text[])
+"""
+
+POLICIES = """
+select distinct on (p.classroom) p.classroom, p.version, p.model, p.recent_percent, p.success_threshold,
+    p.mastery_threshold, p.min_evidence, p.inactivity_days, p.extra_credit
+from classroom_policy p
+where p.tenant = $1 and p.classroom = any($2::text[])
+order by p.classroom, p.version desc
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """A claimed event with its place in the log; `is_out` when it is voided or dead and so has no effect."""
+
+    event: LearningEvent
+    seq: int
+    received_at: datetime
+    is_out: bool
+
+
+def event_of(row: asyncpg.Record) -> LearningEvent:
+    """Read one log row's columns as the event the fold takes."""
+    return LearningEvent(
+        source=row["source"],
+        event_id=row["event_id"],
+        kind=Kind(row["kind"]),
+        occurred_at=row["occurred_at"],
+        student=row["student"],
+        classroom=row["classroom"],
+        revision=row["revision"],
+        assignment=row["assignment"],
+        quiz=row["quiz"],
+        concepts=tuple(row["concepts"]),
+        ratio=row["ratio"],
+        submission=row["submission"],
+        due_at=row["due_at"],
+        time_spent_ms=row["time_spent_ms"],
+        target_source=row["target_source"],
+        target_event_id=row["target_event_id"],
+    )
+
+
+async def claimed_events(
+    connection: Connection, tenant: int, places: Sequence[tuple[int, datetime]]
+) -> list[LoggedEvent]:
+    """Read the log rows at these (seq, received_at) places."""
+    if not places:
+        return []
+    received = [place[1] for place in places]
+    rows = await connection.fetch(
+        CLAIMED_EVENTS, tenant, [place[0] for place in places], received, min(received), max(received)
+    )
+    return [LoggedEvent(event_of(row), row["seq"], row["received_at"], row["is_out"]) for row in rows]
+
+
+async def log_of_students(connection: Connection, tenant: int, students: Iterable[str]) -> list[LearningEvent]:
+    """Read every effective event of these students, in no order."""
+    wanted = sorted(students)
+    if not wanted:
+        return []
+    return [event_of(row) for row in await connection.fetch(LOG_OF_STUDENTS, tenant, wanted)]
+
+
+async def classes_of_students(connection: Connection, tenant: int, students: Iterable[str]) -> set[tuple[str, str]]:
+    """Every (student, classroom) these students have events or a view in, or are enrolled in: without any event a
+    student may still be inactive there, counted in days of their own zone."""
+    rows = await connection.fetch(CLASSES_OF_STUDENTS, tenant, sorted(students))
+    return {(row["student"], row["classroom"]) for row in rows}
+
+
+async def revised_views(connection: Connection, tenant: int, events: Sequence[LearningEvent]) -> set[tuple[str, str]]:
+    """The (student, classroom) of every event that grades an already recorded submission again."""
+    graded = [event for event in events if attempt_of(event) is not None]
+    if not graded:
+        return set()
+    rows = await connection.fetch(
+        REVISED,
+        tenant,
+        [e.student for e in graded],
+        [e.classroom for e in graded],
+        [e.source for e in graded],
+        [e.submission for e in graded],
+        [e.event_id for e in graded],
+    )
+    return {(row["student"], row["classroom"]) for row in rows}
+
+
+async def rostered_students(connection: Connection, tenant: int, students: Iterable[str]) -> set[str]:
+    """Those of these keys that the roster knows as students."""
+    return {row["student"] for row in await connection.fetch(ROSTERED_STUDENTS, tenant, sorted(students))}
+
+
+async def rostered_classrooms(connection: Connection, tenant: int, classrooms: Iterable[str]) -> dict[str, str]:
+    """Those of these keys that the roster knows as classes, each with its IANA zone."""
+    rows = await connection.fetch(ROSTERED_CLASSROOMS, tenant, sorted(classrooms))
+    return {row["classroom"]: row["zone"] for row in rows}
+
+
+async def policies(connection: Connection, tenant: int, classrooms: Iterable[str]) -> dict[str, Policy]:
+    """The newest policy of each class ("" = the tenant's default); a class without one has version 1, the defaults."""
+    wanted = sorted(classrooms)
+    found = dict.fromkeys(wanted, DEFAULT_POLICY)
+    for row in await connection.fetch(POLICIES, tenant, wanted):
+        found[row["classroom"]] = Policy(
+            version=row["version"],
+            model=Model(row["model"]),
+            recent_percent=row["recent_percent"],
+            success_threshold=row["success_threshold"],
+            mastery_threshold=row["mastery_threshold"],
+            min_evidence=row["min_evidence"],
+            inactivity_days=row["inactivity_days"],
+            extra_credit=row["extra_credit"],
+        )
+    return found

@@ -1,0 +1,43 @@
+"""Whether Postgres answers, and stands at the schema that this code was written for."""
+
+import asyncio
+from dataclasses import dataclass
+
+import asyncpg
+
+from db.migrate import current_revision
+from db.pool import ACQUIRE_SECONDS, LOST, Pool, tenant_transaction
+
+PING_MS = 500
+
+
+async def is_reachable(pool: Pool, tenant: int) -> bool:
+    """Whether a statement comes back within half a second of having a connection."""
+    try:
+        async with tenant_transaction(pool, tenant, read_only=True, limit_ms=PING_MS) as connection:
+            await connection.execute("select 1")
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that Postgres is away, frozen or full, and the same request may work later."""
+    return isinstance(error, (*LOST, asyncpg.QueryCanceledError))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether Postgres answers, and the revision of its schema."""
+
+    is_up: bool
+    revision: str | None = None
+
+
+async def standing_of(pool: Pool) -> Standing:
+    """Ask Postgres for its revision, with half a second of patience."""
+    try:
+        async with asyncio.timeout(PING_MS / 1000 + ACQUIRE_SECONDS), pool.acquire(timeout=ACQUIRE_SECONDS) as found:
+            return Standing(is_up=True, revision=await current_revision(found))
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return Standing(is_up=False)

@@ -1,0 +1,103 @@
+"""What an intake asks before it records: roster, policy, assignments and void targets, in one statement."""
+
+import msgspec
+
+from db.pool import Connection
+from rules.intake import ClassroomFacts, Facts, Place, Target, Wanted
+
+# A target's class is asked with the others: whether the viewer teaches it decides about the void.
+FACTS = """
+with target as materialized (
+    select v.source, v.event_id, e.student, e.classroom
+    from unnest($7::text[], $8::text[]) as v (source, event_id)
+    join event_key k on k.tenant = $1 and k.source = v.source and k.event_id = v.event_id
+    join event e on e.tenant = $1 and e.seq = k.seq and e.received_at = k.received_at
+    where k.tenant = $1 and e.tenant = $1
+), asked as materialized (
+    select a.classroom from unnest($3::text[]) as a (classroom) union select g.classroom from target g
+)
+select json_build_object(
+    'classrooms', (
+        select coalesce(json_agg(json_build_object(
+            'key', c.classroom,
+            'zone', coalesce(c.zone, s.zone, t.zone),
+            'extraCredit', coalesce((
+                select p.extra_credit from classroom_policy p
+                where p.tenant = $1 and p.classroom = c.classroom
+                order by p.version desc limit 1
+            ), false),
+            'places', (
+                select coalesce(
+                    json_agg(json_build_object('role', m.role, 'started', m.started, 'ended', m.ended)), '[]'
+                )
+                from enrollment m where m.tenant = $1 and m.classroom = c.classroom and m.person = $2
+            )
+        )), '[]')
+        from asked a
+        join classroom c on c.tenant = $1 and c.classroom = a.classroom
+        join tenant t on t.tenant = $1
+        left join school s on s.tenant = $1 and s.school = c.school
+        where c.tenant = $1
+    ),
+    'students', (
+        select coalesce(json_agg(s.student), '[]') from student s where s.tenant = $1 and s.student = any($4::text[])
+    ),
+    'pupils', (
+        select coalesce(json_agg(json_build_array(u.student, u.classroom)), '[]')
+        from unnest($5::text[], $6::text[]) as u (student, classroom)
+        where exists (
+            select from enrollment m
+            where m.tenant = $1 and m.classroom = u.classroom and m.person = u.student and m.role = 'STUDENT'
+        )
+    ),
+    'assignments', (
+        select coalesce(json_agg(json_build_array(a.classroom, a.assignment, a.concepts)), '[]')
+        from assignment a where a.tenant = $1 and a.assignment = any($9::text[])
+    ),
+    'targets', (
+        select coalesce(json_agg(json_build_array(g.source, g.event_id, g.student, g.classroom)), '[]') from target g
+    )
+)::text
+"""
+
+
+class _Classroom(msgspec.Struct, rename="camel"):
+    key: str
+    zone: str
+    extra_credit: bool
+    places: list[Place]
+
+
+class _Facts(msgspec.Struct):
+    classrooms: list[_Classroom]
+    students: list[str]
+    pupils: list[tuple[str, str]]
+    assignments: list[tuple[str, str, tuple[str, ...]]]
+    targets: list[tuple[str, str, str, str]]
+
+
+_decode = msgspec.json.Decoder(_Facts).decode
+
+
+async def facts_of(connection: Connection, tenant: int, wanted: Wanted, *, viewer: str) -> Facts:
+    """Those of the wanted facts that roster and log know; `viewer` is whose times in the classes are meant."""
+    text: str = await connection.fetchval(
+        FACTS,
+        tenant,
+        viewer,
+        list(wanted.classrooms),
+        list(wanted.students),
+        [student for student, _ in wanted.pupils],
+        [classroom for _, classroom in wanted.pupils],
+        [source for source, _ in wanted.targets],
+        [event_id for _, event_id in wanted.targets],
+        list(wanted.assignments),
+    )
+    read = _decode(text)
+    return Facts(
+        classrooms={c.key: ClassroomFacts(c.zone, c.extra_credit, tuple(c.places)) for c in read.classrooms},
+        students=frozenset(read.students),
+        pupils=frozenset(read.pupils),
+        concepts={(classroom, assignment): concepts for classroom, assignment, concepts in read.assignments},
+        targets={(source, event_id): Target(student, room) for source, event_id, student, room in read.targets},
+    )

@@ -1,0 +1,178 @@
+"""Live: "class X moved", told over Redis after the commit; one subscription per process wakes its waiters.
+
+A message carries no state: whoever is woken reads the tables past its token. A lost message costs at most the slow
+check of a second, never a change.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+CHANNEL = "mastery.events"  # 004-10
+FLUSH_SECONDS = 0.002
+SLOW_CHECK_SECONDS = 1.0  # how late a subscriber learns of a change whose message was lost
+RECONNECT_SECONDS = 0.25
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """What moved in one tenant: folded classes and students, and classes whose log grew."""
+
+    tenant: int
+    classrooms: frozenset[str] = frozenset()
+    students: frozenset[str] = frozenset()
+    recorded: frozenset[str] = frozenset()
+
+
+Topic = tuple[int, str, str]  # (tenant, "classroom" | "student" | "recorded", key)
+
+
+def topics_of(moved: Moved) -> Iterable[Topic]:
+    """Every topic a message wakes."""
+    yield from ((moved.tenant, "classroom", key) for key in moved.classrooms)
+    yield from ((moved.tenant, "student", key) for key in moved.students)
+    yield from ((moved.tenant, "recorded", key) for key in moved.recorded)
+
+
+class Live:
+    """The publishing side and the process's one subscription."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._outgoing: list[Moved] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._waiters: dict[Topic, set[asyncio.Event]] = {}
+        self.failures = 0
+
+    def announce(self, moved: Moved) -> None:
+        """Publish soon, best effort; call it after the commit."""
+        self._outgoing.append(moved)
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush())
+
+    def listen(self) -> None:
+        """Start the process's one subscription; it reconnects for ever until aclose."""
+        self._listener = asyncio.create_task(self._listen())
+
+    async def pings(self) -> bool:
+        """Whether Redis answers."""
+        try:
+            async with asyncio.timeout(0.5):
+                await self._redis.ping()
+        except (RedisError, OSError, TimeoutError):
+            return False
+        return True
+
+    async def aclose(self) -> None:
+        """Stop listening; what is announced is sent as far as Redis answers."""
+        if self._flusher is not None:
+            with suppress(Exception):
+                await self._flusher
+        if self._listener is not None:
+            self._listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listener
+        with suppress(RedisError, OSError, TimeoutError):
+            await self._redis.aclose()
+
+    @asynccontextmanager
+    async def watching(self, topics: Iterable[Topic]) -> AsyncIterator["Watch"]:
+        """Be woken by these topics from now on; register first, then read the snapshot."""
+        event = asyncio.Event()
+        kept = tuple(topics)
+        for topic in kept:
+            self._waiters.setdefault(topic, set()).add(event)
+        try:
+            yield Watch(event)
+        finally:
+            for topic in kept:
+                waiters = self._waiters[topic]
+                waiters.discard(event)
+                if not waiters:
+                    del self._waiters[topic]
+
+    async def _flush(self) -> None:
+        try:
+            while self._outgoing:
+                await asyncio.sleep(FLUSH_SECONDS)
+                outgoing, self._outgoing = self._outgoing, []
+                try:
+                    async with asyncio.timeout(1.0):
+                        await self._redis.publish(CHANNEL, msgspec.msgpack.encode(_merged(outgoing)))
+                except (RedisError, OSError, TimeoutError):
+                    self.failures += 1
+        finally:
+            self._flusher = None
+
+    async def _listen(self) -> None:
+        """Wake the waiters of each message; after a (re)connect wake everyone, for messages may have been lost."""
+        decoder = msgspec.msgpack.Decoder(list[Moved])
+        while True:
+            pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+            try:
+                await pubsub.subscribe(CHANNEL)
+                self._wake_all()
+                while True:
+                    message = await pubsub.get_message(timeout=5.0)
+                    if message is not None:
+                        for moved in decoder.decode(message["data"]):
+                            self._wake(moved)
+            except (RedisError, OSError, TimeoutError, msgspec.DecodeError):
+                self.failures += 1
+                await asyncio.sleep(RECONNECT_SECONDS)
+            finally:
+                with suppress(RedisError, OSError, TimeoutError):
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    def _wake(self, moved: Moved) -> None:
+        for topic in topics_of(moved):
+            for event in self._waiters.get(topic, ()):
+                event.set()
+
+    def _wake_all(self) -> None:
+        for waiters in self._waiters.values():
+            for event in waiters:
+                event.set()
+
+
+def open_live(redis_url: str) -> Live:
+    """Open the process's connection for live messages; a frozen Redis is given up after a quarter of a second."""
+    return Live(Redis.from_url(redis_url, socket_timeout=0.25, socket_connect_timeout=0.25))
+
+
+class Watch:
+    """One waiter: `moved` returns when its topics moved, or after the slow check."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    async def moved(self, *, seconds_max: float = SLOW_CHECK_SECONDS) -> bool:
+        """Wait for news; False when the slow check came first. News since the last call counts."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds_max):
+                await self._event.wait()
+        is_news = self._event.is_set()
+        self._event.clear()
+        return is_news
+
+
+def _merged(outgoing: list[Moved]) -> list[Moved]:
+    """One message per tenant: what moved twice is told once."""
+    merged: dict[int, Moved] = {}
+    for moved in outgoing:
+        earlier = merged.get(moved.tenant)
+        merged[moved.tenant] = (
+            moved
+            if earlier is None
+            else Moved(
+                tenant=moved.tenant,
+                classrooms=earlier.classrooms | moved.classrooms,
+                students=earlier.students | moved.students,
+                recorded=earlier.recorded | moved.recorded,
+            )
+        )
+    return list(merged.values())

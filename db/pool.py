@@ -1,0 +1,90 @@
+"""One asyncpg pool a process, and the transaction of one tenant that every statement runs in."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TypeAlias
+
+import asyncpg
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+APP_ROLE = "sightline_app"  # may add to the log, never change it
+COMMAND_SECONDS = 2.5  # no answer within this: the server is frozen, the connection is given up
+ACQUIRE_SECONDS = 1.0
+READ_STATEMENT_MS = 2_000  # 003-41
+WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (HOUSE 4, Locks)
+
+LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the next command on a connection whose server died between two commands
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TransactionTimeoutError,
+    asyncpg.InsufficientResourcesError,
+    OSError,
+    TimeoutError,
+)
+"""Postgres is away, frozen or full: nobody's fault but the machine's, and worth another try later."""
+COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+"""Two transactions met; the one that was sent away tries again at once."""
+
+
+class UnknownTenant(Exception):
+    """A verified token names a tenant that this database does not have."""
+
+
+async def _reset(connection: asyncpg.Connection) -> None:
+    """Hand back a clean connection without a round trip: every setting is SET LOCAL and ended with its transaction.
+
+    Only a transaction whose end was interrupted is still open, and must not leak its tenant to the next user.
+    """
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")
+
+
+async def open_pool(
+    database_url: str, *, size_max: int = 10, size_idle: int = 2, lifetime_seconds: float = 300.0
+) -> Pool:
+    """Open the process's pool as the role `sightline_app`; the caller closes it."""
+    return await asyncpg.create_pool(
+        database_url,
+        min_size=min(size_idle, size_max),
+        max_size=size_max,
+        max_inactive_connection_lifetime=lifetime_seconds,
+        timeout=ACQUIRE_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        reset=_reset,
+        server_settings={"role": APP_ROLE, "application_name": "sightline", "timezone": "UTC", "jit": "off"},
+    )
+
+
+@asynccontextmanager
+async def tenant_transaction(
+    pool: Pool, tenant: int, *, read_only: bool = False, limit_ms: int | None = None, settings: str = ""
+) -> AsyncIterator[Connection]:
+    """Run statements for one tenant: committed when the block ends, rolled back when it raises.
+
+    One round trip begins the transaction and names the tenant to row-level security. `limit_ms` bounds one statement
+    of a read, or the whole of a write; `settings` are more SET LOCAL commands. Raises TimeoutError when no connection
+    is free within a second.
+    """
+    limit = (
+        f"statement_timeout = {limit_ms or READ_STATEMENT_MS}"
+        if read_only
+        else (f"transaction_timeout = {limit_ms or WRITE_TRANSACTION_MS}")
+    )
+    mode = "READ ONLY" if read_only else "READ WRITE"
+    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        await connection.execute(
+            f"BEGIN {mode}; SET LOCAL sightline.tenant = '{tenant:d}'; SET LOCAL {limit}; {settings}"
+        )
+        try:
+            yield connection
+        except BaseException:
+            with suppress(Exception):  # a broken connection has rolled back already; the first error is the one to tell
+                await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")

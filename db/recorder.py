@@ -1,0 +1,147 @@
+"""Group commit: submissions that arrive together share one transaction per tenant, each answered after its commit."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from db.evidence import Answer, Status, record_all
+from db.live import Live, Moved
+from db.outbox import shard_of
+from db.pool import COLLIDED, LOST, Pool, tenant_transaction
+from db.wake import Wake
+from rules.evidence import Submission
+
+BATCH_EVENTS_MAX = 2_000  # one transaction: long enough to pay for its commit, short enough to keep the head row moving
+WAITING_EVENTS_MAX = 20_000  # per process; beyond it a caller is told to come back (OVERLOADED)
+TRIES_MAX = 2  # a deadlock, a serialization failure or a lost connection is tried once more (idempotent by key)
+
+
+class Overloaded(Exception):
+    """More events wait in this process than it may hold; retry after `retry_after_seconds`."""
+
+    retry_after_seconds = 1
+
+
+@dataclass(slots=True)
+class _Call:
+    """One mutation's submissions, and the promise of their answers."""
+
+    submissions: Sequence[Submission]
+    recorded_by: str
+    traceparent: str | None
+    answered: asyncio.Future[list[Answer]]
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The calls of one tenant: one batch in flight, the rest gather behind it and share the next commit."""
+
+    calls: deque[_Call] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+
+
+class Recorder:
+    """Records submissions durably; one per process, over its pool."""
+
+    def __init__(self, pool: Pool, *, clock: Callable[[], datetime], wake: Wake, live: Live) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._wake = wake
+        self._live = live
+        self._queues: dict[int, _Queue] = {}
+        self._waiting = 0
+
+    async def record(
+        self, tenant: int, submissions: Sequence[Submission], *, recorded_by: str, traceparent: str | None = None
+    ) -> list[Answer]:
+        """Store the submissions with whatever else arrives for the tenant, and answer once they are committed.
+
+        Raises Overloaded before anything is written, and asyncpg's or OSError's errors when Postgres is away: then
+        the caller cannot know, and sends the same keys again.
+        """
+        if self._waiting + len(submissions) > WAITING_EVENTS_MAX:
+            raise Overloaded
+        call = _Call(submissions, recorded_by, traceparent, asyncio.get_running_loop().create_future())
+        queue = self._queues.setdefault(tenant, _Queue())
+        queue.calls.append(call)
+        self._waiting += len(submissions)
+        if queue.task is None:
+            queue.task = asyncio.create_task(self._serve(tenant, queue))
+        # Shielded: one impatient caller must not cancel the commit that others share.
+        return await asyncio.shield(call.answered)
+
+    async def aclose(self) -> None:
+        """Let the batches in flight end."""
+        for queue in list(self._queues.values()):
+            if queue.task is not None:
+                with suppress(Exception):
+                    await queue.task
+
+    async def _serve(self, tenant: int, queue: _Queue) -> None:
+        """Commit the tenant's calls batch after batch until none waits."""
+        try:
+            while queue.calls:
+                calls = self._next_batch(queue)
+                try:
+                    await self._commit(tenant, calls)
+                except Exception as error:  # handed to each caller, whose edge tells it
+                    for call in calls:
+                        if not call.answered.done():
+                            call.answered.set_exception(error)
+        finally:
+            queue.task = None
+            self._queues.pop(tenant, None)
+
+    def _next_batch(self, queue: _Queue) -> list[_Call]:
+        calls = [queue.calls.popleft()]
+        size = len(calls[0].submissions)
+        while queue.calls and size + len(queue.calls[0].submissions) <= BATCH_EVENTS_MAX:
+            calls.append(queue.calls.popleft())
+            size += len(calls[-1].submissions)
+        self._waiting -= size
+        return calls
+
+    async def _commit(self, tenant: int, calls: Sequence[_Call]) -> None:
+        submissions = [sent for call in calls for sent in call.submissions]
+        recorded_by = [call.recorded_by for call in calls for _ in call.submissions]
+        answers = await self._record_durably(tenant, submissions, recorded_by, calls[0].traceparent)
+        self._announce(tenant, submissions, answers)
+        start = 0
+        for call in calls:
+            end = start + len(call.submissions)
+            if not call.answered.done():
+                call.answered.set_result(answers[start:end])
+            start = end
+
+    async def _record_durably(
+        self, tenant: int, submissions: Sequence[Submission], recorded_by: Sequence[str], traceparent: str | None
+    ) -> list[Answer]:
+        for tries_left in reversed(range(TRIES_MAX)):
+            try:
+                async with tenant_transaction(self._pool, tenant) as connection:
+                    return await record_all(
+                        connection,
+                        tenant,
+                        submissions,
+                        recorded_by=recorded_by,
+                        now=self._clock(),
+                        traceparent=traceparent,
+                    )
+            except (*COLLIDED, *LOST):
+                if not tries_left:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _announce(self, tenant: int, submissions: Sequence[Submission], answers: Sequence[Answer]) -> None:
+        """Wake the fold, and whoever watches a class's log. Duplicates wake too: it heals a crash after a commit."""
+        classrooms: set[str] = set()
+        for sent, answer in zip(submissions, answers, strict=True):
+            event = sent.event
+            self._wake.mark(tenant, shard_of(classroom=event.classroom, student=event.student))
+            if answer.status is Status.ACCEPTED and event.classroom:
+                classrooms.add(event.classroom)
+        if classrooms:
+            self._live.announce(Moved(tenant=tenant, recorded=frozenset(classrooms)))

@@ -1,0 +1,183 @@
+"""From the text of a document to its answer: guarded, validated and cached once, executed many times."""
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any
+
+import strawberry
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    GraphQLError,
+    OperationDefinitionNode,
+    OperationType,
+    Source,
+    parse,
+    validate,
+)
+from graphql.execution import (
+    ExecutionResult,
+    Executor,
+    create_source_event_stream,
+    execute_root_selection_set,
+    execute_subscription_event,
+    map_source_to_response_event,
+)
+
+from graph import access, complexity
+from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, request_errors
+from graph.complexity import CHARACTERS_MAX, COMMENTS_MAX, TOKENS_MAX, too_complex
+from graph.refusal import ErrorCode
+from graph.request import Context
+from graph.wire import bad_input, refuse_unstorable
+
+CACHED_MAX = 1_000
+CACHED_CHARACTERS_MAX = 262_144  # a token weighs about half a kilobyte once parsed, so this bounds some 70 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One operation of a document that has passed every check that does not need its variables."""
+
+    document: DocumentNode
+    operation: OperationDefinitionNode
+    name: str | None
+
+    @property
+    def kind(self) -> OperationType:
+        """Query, mutation or subscription."""
+        return self.operation.operation
+
+    @property
+    def is_only_recording_in_bulk(self) -> bool:
+        """Whether nothing but the mutation `recordEvents` is asked: the one operation with a large body."""
+        return self.kind is OperationType.MUTATION and all(
+            isinstance(selection, FieldNode) and selection.name.value == "recordEvents"
+            for selection in self.operation.selection_set.selections
+        )
+
+
+class Malformed(Exception):
+    """The document cannot be executed; `answer` says why, in coded errors."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class Documents:
+    """A schema with its doors closed, and the documents it has come to know."""
+
+    def __init__(
+        self, schema: strawberry.Schema, *, excuse: Excuse = no_excuse, with_suggestions: bool = False
+    ) -> None:
+        """`excuse` turns an infrastructure error into a refusal such as UNAVAILABLE, or answers None to mask it."""
+        self._schema = access.core_of(schema)
+        access.guard(self._schema)
+        self._excuse = excuse
+        self._hides_suggestions = not with_suggestions
+        self._plans: OrderedDict[tuple[str, str | None], Plan] = OrderedDict()
+        self._characters = 0
+
+    def plan(self, text: str, operation_name: str | None) -> Plan:
+        """Check a document and choose its operation. Raises Refused or Malformed."""
+        key = (text, operation_name)
+        known = self._plans.get(key)
+        if known:
+            self._plans.move_to_end(key)
+            return known
+        document = self._parse(text)
+        complexity.guard(document)
+        operation = _choose(document, operation_name)
+        errors = validate(self._schema, document, max_errors=ERRORS_MAX - 1, hide_suggestions=self._hides_suggestions)
+        if errors:
+            raise Malformed(request_errors(errors, ErrorCode.GRAPHQL_VALIDATION_FAILED))
+        plan = Plan(document, operation, operation.name.value if operation.name else None)
+        self._remember(key, plan)
+        return plan
+
+    async def execute(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
+        """Run a query or a mutation."""
+        executor = self._executor(plan, variables, context)
+        if isinstance(executor, Answer):
+            return executor
+        try:
+            result = execute_root_selection_set(executor)
+            done: ExecutionResult = await result if isawaitable(result) else result
+        except Exception as error:  # the outermost edge of every resolver
+            return failed(error, context.correlation_id, self._excuse)
+        return executed(done, context.correlation_id, self._excuse)
+
+    async def subscribe(self, plan: Plan, variables: dict[str, Any], context: Context) -> AsyncGenerator[Answer]:
+        """Answer each event of a subscription, pulled one at a time; an answer that was not executed is the last."""
+        executor = self._executor(plan, variables, context)
+        if isinstance(executor, Answer):
+            yield executor
+            return
+        try:
+            opened = create_source_event_stream(executor)
+            source: AsyncIterable[Any] | ExecutionResult = await opened if isawaitable(opened) else opened
+            if isinstance(source, ExecutionResult):
+                yield Answer(executed(source, context.correlation_id, self._excuse).errors)
+                return
+            events = map_source_to_response_event(executor, source, _renewing(context))
+            async with aclosing(events):
+                async for result in events:
+                    yield executed(result, context.correlation_id, self._excuse)
+        except Exception as error:  # the outermost edge of every source of events
+            yield failed(error, context.correlation_id, self._excuse)
+
+    def _parse(self, text: str) -> DocumentNode:
+        if len(text) > CHARACTERS_MAX:
+            raise too_complex("characters", CHARACTERS_MAX)
+        refuse_unstorable(text)
+        try:
+            return parse(Source(text), max_lexical_tokens=TOKENS_MAX, max_comments=COMMENTS_MAX)
+        except GraphQLError as error:
+            for what, limit in (("tokens", TOKENS_MAX), ("comments", COMMENTS_MAX)):
+                if f"more than {limit} {what}" in error.message:
+                    raise too_complex(what, limit) from None
+            raise Malformed(request_errors([error], ErrorCode.GRAPHQL_PARSE_FAILED)) from None
+
+    def _remember(self, key: tuple[str, str | None], plan: Plan) -> None:
+        self._plans[key] = plan
+        self._characters += len(key[0])
+        while len(self._plans) > CACHED_MAX or self._characters > CACHED_CHARACTERS_MAX:
+            (text, _), _ = self._plans.popitem(last=False)
+            self._characters -= len(text)
+
+    def _executor(self, plan: Plan, variables: dict[str, Any], context: Context) -> Executor[Any] | Answer:
+        built = Executor.build(
+            self._schema,
+            plan.document,
+            context_value=context,
+            raw_variable_values=variables,
+            operation_name=plan.name,
+            max_coercion_errors=ERRORS_MAX - 1,
+            hide_suggestions=self._hides_suggestions,
+        )
+        return request_errors(built, ErrorCode.BAD_INPUT) if isinstance(built, list) else built
+
+
+def _choose(document: DocumentNode, operation_name: str | None) -> OperationDefinitionNode:
+    # Strawberry would run the first of several; the specification wants a request error.
+    operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+    named = [d for d in operations if operation_name is None or (d.name and d.name.value == operation_name)]
+    if not operations:
+        raise bad_input("The document holds no operation.")
+    if not named:
+        raise bad_input("The document holds no operation of the name in 'operationName'.")
+    if operation_name is None and len(named) > 1:
+        raise bad_input("The document holds several operations: 'operationName' must say which one to run.")
+    return named[0]
+
+
+def _renewing(context: Context) -> Any:
+    def deliver(executor: Executor[Any]) -> Any:
+        context.renew()
+        return execute_subscription_event(executor)
+
+    return deliver

@@ -1,0 +1,254 @@
+"""GraphQL over HTTP: one answer in JSON for every request, however it was sent."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from graphql import OperationType
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from graph.answers import Answer, refusal
+from graph.documents import Documents, Malformed, Plan
+from graph.gate import Gate
+from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused
+from graph.request import Engine, begin
+from graph.wire import Ask, ask_of, bad_input, decode, refuse_unstorable_text
+from rules.access import Viewer
+
+BODY_BYTES_MAX = 256 * 1024
+BULK_BYTES_MAX = 4 * 1024 * 1024  # `recordEvents` alone: 1,000 events
+BODY_SECONDS_MAX = 10  # a body that trickles in must not hold its memory for ever
+RETRY_AFTER_SECONDS = 1
+
+JSON = "application/json"
+RESPONSE_JSON = "application/graphql-response+json"
+
+# The status of an answer that was not executed, by the code of its error; an executed one is 200. Clients that accept
+# only the legacy media type get 200 for WELL_FORMED, since they take any other status for a failure of the network.
+STATUS = {
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.BAD_INPUT: 400,
+    ErrorCode.QUERY_TOO_COMPLEX: 400,
+    ErrorCode.GRAPHQL_PARSE_FAILED: 400,
+    ErrorCode.GRAPHQL_VALIDATION_FAILED: 400,
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.OVERLOADED: 503,
+    ErrorCode.UNAVAILABLE: 503,
+    ErrorCode.INTERNAL: 500,
+}
+WELL_FORMED = {
+    ErrorCode.BAD_INPUT,
+    ErrorCode.QUERY_TOO_COMPLEX,
+    ErrorCode.GRAPHQL_PARSE_FAILED,
+    ErrorCode.GRAPHQL_VALIDATION_FAILED,
+}
+RETRIED = {ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE}
+
+Authenticate = Callable[[str], Awaitable[Viewer]]
+
+_encode = msgspec.json.Encoder().encode
+_correlation = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Halted(Exception):
+    """The request ends here, with a status that its code alone does not give."""
+
+    def __init__(self, status: int, refused: Refused, headers: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.status = status
+        self.refused = refused
+        self.headers = headers or {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphQLHTTP:
+    """The ASGI endpoint of POST and GET /graphql.
+
+    `authenticate` turns a bearer token into a Viewer, or raises BadCredential or ExpiredCredential.
+    """
+
+    documents: Documents
+    engine: Engine
+    authenticate: Authenticate
+    gate: Gate
+    allowed_origins: Collection[str] = field(default_factory=frozenset)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        correlation_id = correlation_of(request.headers.get("x-request-id"))
+        try:
+            response = await self._respond(request, correlation_id)
+        except ClientDisconnect:
+            return
+        response.headers["x-request-id"] = correlation_id
+        response.headers["x-content-type-options"] = "nosniff"
+        response.headers["cache-control"] = "no-store"  # pupils' data: no proxy may keep it
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request, correlation_id: str) -> Response:
+        media_type = JSON
+        try:
+            media_type = negotiated(request.headers.get("accept"))
+            self._check_request(request)
+            viewer = await self._viewer(request)
+            ask, size = await _asked(request)
+        except Halted as halted:
+            return _response(refusal(halted.refused), halted.status, media_type, halted.headers)
+        except Refused as refused:
+            # The request itself is malformed, so even a legacy client gets the status.
+            return _response(refusal(refused), STATUS[refused.code], media_type)
+        try:
+            answer = await self._answer(ask, size, viewer, correlation_id, is_get=request.method == "GET")
+        except Halted as halted:
+            return _response(refusal(halted.refused), halted.status, media_type, halted.headers)
+        except Malformed as malformed:
+            answer = malformed.answer
+        except Refused as refused:
+            answer = refusal(refused)
+        return _response(answer, status_of(answer, media_type), media_type)
+
+    async def _answer(self, ask: Ask, size: int, viewer: Viewer, correlation_id: str, *, is_get: bool) -> Answer:
+        async with self.gate.passing():
+            plan = self.documents.plan(ask.query, ask.operation_name)
+            _check_plan(plan, size, is_get=is_get)
+            return await self.documents.execute(plan, ask.variables, begin(self.engine, viewer, correlation_id))
+
+    def _check_request(self, request: Request) -> None:
+        if request.method not in ("GET", "POST"):
+            raise Halted(405, bad_input("Use POST, or GET for queries."), {"allow": "GET, POST"})
+        if request.method == "POST":
+            _check_content(request)
+        # A browser sends a GET across sites without asking first; a POST of JSON it must announce (preflight).
+        elif request.headers.get("sec-fetch-site") == "cross-site" and (
+            request.headers.get("origin") not in self.allowed_origins
+        ):
+            raise Refused(ErrorCode.FORBIDDEN, "Queries by GET are not answered across sites.")
+
+    async def _viewer(self, request: Request) -> Viewer:
+        try:
+            return await self.authenticate(token_of(request.headers.get("authorization")))
+        except ExpiredCredential:
+            raise unauthenticated("The token has expired.", "invalid_token") from None
+        except BadCredential:
+            raise unauthenticated("A valid bearer token is required.", "invalid_token") from None
+
+
+def unauthenticated(message: str, error: str) -> Halted:
+    """The answer 401, with the challenge that HTTP asks for."""
+    challenge = f'Bearer realm="sightline", error="{error}"'
+    return Halted(401, Refused(ErrorCode.UNAUTHENTICATED, message), {"www-authenticate": challenge})
+
+
+def correlation_of(sent: str | None) -> str:
+    """The caller's id where it is harmless in a log line, else a new one."""
+    return sent if sent and _correlation.fullmatch(sent) else uuid4().hex
+
+
+def token_of(authorization: Any) -> str:
+    """The token of `Bearer <token>`. Raises BadCredential."""
+    scheme, _, token = authorization.partition(" ") if isinstance(authorization, str) else ("", "", "")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise BadCredential
+    return token.strip()
+
+
+def negotiated(accept: str | None) -> str:
+    """The media type to answer with; the legacy one where the client does not say. Raises Halted with 406."""
+    if not accept:
+        return JSON
+    for ours, accepted in ((RESPONSE_JSON, {RESPONSE_JSON}), (JSON, {JSON, "application/*", "*/*"})):
+        for part in accept.lower().split(","):
+            kind, *parameters = (piece.strip() for piece in part.split(";"))
+            if kind in accepted and not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters):
+                return ours
+    raise Halted(406, bad_input(f"Answers come as {RESPONSE_JSON} or {JSON}."))
+
+
+def status_of(answer: Answer, media_type: str) -> int:
+    """The status of an answer; one with a partial result is a success."""
+    codes = answer.codes
+    if codes and codes <= RETRIED and all(value is None for value in (answer.data or {}).values()):
+        return 503  # nothing came back, and asking again will help: proxies and clients know what to do
+    if answer.is_executed or not codes:
+        return 200
+    code = ErrorCode(min(codes))
+    return 200 if media_type == JSON and code in WELL_FORMED else STATUS.get(code, 400)
+
+
+def _response(answer: Answer, status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:
+    body = _encode(answer.body)
+    response = Response(body, status, headers, media_type=f"{media_type}; charset=utf-8")
+    if status == 503:
+        response.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _check_content(request: Request) -> None:
+    kind, *parameters = (part.strip().lower() for part in request.headers.get("content-type", "").split(";"))
+    charsets = [parameter.removeprefix("charset=").strip('"') for parameter in parameters if "charset" in parameter]
+    if kind != JSON or any(charset not in ("utf-8", "utf8") for charset in charsets):
+        raise Halted(415, bad_input(f"Send {JSON} in UTF-8."), {"accept": JSON})
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Halted(415, bad_input("Send the body uncompressed."), {"accept-encoding": "identity"})
+
+
+def _check_plan(plan: Plan, size: int, *, is_get: bool) -> None:
+    if plan.kind is OperationType.SUBSCRIPTION:
+        raise Halted(400, bad_input("Subscriptions run over WebSocket (graphql-transport-ws), not over HTTP."))
+    if is_get and plan.kind is not OperationType.QUERY:
+        raise Halted(405, bad_input("Mutations need POST."), {"allow": "POST"})
+    if size > BODY_BYTES_MAX and not plan.is_only_recording_in_bulk:
+        raise _too_large(BODY_BYTES_MAX)
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(ErrorCode.TOO_LARGE, f"The body is over {limit} bytes; only recordEvents may send {BULK_BYTES_MAX}.")
+
+
+async def _asked(request: Request) -> tuple[Ask, int]:
+    """Read the request and its size in bytes."""
+    if request.method == "GET":
+        return _asked_by_get(request)
+    raw = await _body(request)
+    body = decode(raw)
+    ask = ask_of(body)
+    refuse_unstorable_text(raw, body)
+    return ask, len(raw)
+
+
+def _asked_by_get(request: Request) -> tuple[Ask, int]:
+    parameters = request.query_params
+    body: dict[str, Any] = {key: parameters[key] for key in ("query", "operationName") if key in parameters}
+    for key in ("variables", "extensions"):
+        if parameters.get(key):
+            body[key] = decode(parameters[key])
+            refuse_unstorable_text(parameters[key], body[key])
+    if len(parameters.multi_items()) != len(parameters):
+        raise bad_input("A parameter stands twice.")
+    return ask_of(body), 0
+
+
+async def _body(request: Request) -> bytes:
+    """Read at most BULK_BYTES_MAX; what Content-Length says is believed only where it refuses."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > BULK_BYTES_MAX:
+        raise _too_large(BODY_BYTES_MAX)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BULK_BYTES_MAX:
+                    raise _too_large(BODY_BYTES_MAX)
+    except TimeoutError:
+        raise Halted(408, bad_input("The body did not arrive in time."), {"connection": "close"}) from None
+    return bytes(body)

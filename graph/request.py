@@ -1,0 +1,57 @@
+"""What one operation carries to its resolvers: who asks, when, and with what means."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import strawberry
+
+from db.live import Live
+from db.pool import Pool
+from db.recorder import Recorder
+from db.wake import Wake
+from graph.fanout import Fanout
+from rules.access import Viewer
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The means that live as long as the process, handed in by the server; resolvers reach no globals."""
+
+    clock: Callable[[], datetime]
+    pool: Pool
+    recorder: Recorder
+    wake: Wake
+    live: Live
+    fanout: Fanout = field(default_factory=Fanout)
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """The `info.context` of one operation; a subscription renews it before each event it delivers."""
+
+    engine: Engine
+    viewer: Viewer
+    correlation_id: str
+    traceparent: str | None = None  # W3C trace context, kept with what the operation records
+    now: datetime  # read once, so that every field of an answer is about the same moment
+    loaders: dict[Any, Any] = field(default_factory=dict)  # one operation's caches, by loader
+
+    @property
+    def pool(self) -> Pool:
+        """The connection pool: resolvers run concurrently, so none may hold "the" connection."""
+        return self.engine.pool
+
+    def renew(self) -> None:
+        """Forget what was loaded and read the clock again: an old loader would answer with yesterday's rows."""
+        self.now = self.engine.clock()
+        self.loaders.clear()
+
+
+Info = strawberry.Info[Context, None]
+
+
+def begin(engine: Engine, viewer: Viewer, correlation_id: str) -> Context:
+    """Open the context of one operation."""
+    return Context(engine=engine, viewer=viewer, correlation_id=correlation_id, now=engine.clock())

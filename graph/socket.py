@@ -1,0 +1,248 @@
+"""One socket of graphql-transport-ws: its messages, its operations, and the code it is closed with."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import msgspec
+from graphql import OperationType
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
+
+from graph.answers import Answer, refusal
+from graph.documents import Documents, Malformed
+from graph.frames import REASON_CHARACTERS_MAX, BadMessage, Close, id_of, message_of, operation_of, payload_of
+from graph.gate import Gate
+from graph.http import correlation_of, token_of
+from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused
+from graph.request import Engine, begin
+from graph.wire import Ask, refuse_unstorable_text
+from rules.access import Viewer
+
+INIT_SECONDS_MAX = 10
+OPERATIONS_PER_SOCKET_MAX = 16
+BLOCKED_SECONDS_MAX = 30  # a peer that reads nothing for so long is gone, or is holding our memory
+FAREWELL_SECONDS_MAX = 1
+STOP_SECONDS_MAX = 5
+
+_encode = msgspec.json.Encoder().encode
+
+
+class House(Protocol):
+    """What a socket needs of the endpoint that accepted it."""
+
+    documents: Documents
+    engine: Engine
+    gate: Gate
+    authenticate: Callable[[str], Awaitable[Viewer]]
+
+    def admit(self, viewer: Viewer) -> bool:
+        """Count one more socket for a viewer, unless they have as many as they may."""
+
+
+class Socket:
+    """One connection. The reader handles messages in order; each operation is a task that pulls at its own pace."""
+
+    def __init__(self, websocket: WebSocket, house: House) -> None:
+        self.viewer: Viewer | None = None
+        self._websocket = websocket
+        self._house = house
+        self._operations: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # the reader and every operation, completed ones until they end
+        self._has_init = False
+        self._verdict: asyncio.Future[tuple[Close, str]] = asyncio.get_running_loop().create_future()
+        self._correlation = correlation_of(websocket.headers.get("x-request-id"))
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def close(self, code: Close, reason: str) -> None:
+        """Decide the end of the socket; the first verdict stands, and `run` carries it out."""
+        if not self._verdict.done():
+            self._verdict.set_result((code, reason))
+
+    async def run(self) -> None:
+        """Serve the socket until the peer leaves or a verdict falls; then stop everything it started."""
+        loop = asyncio.get_running_loop()
+        ends: set[asyncio.Future[Any]] = {self._verdict}
+        deadline = loop.call_later(INIT_SECONDS_MAX, self._end_uninitialised)
+        reader = loop.create_task(self._read())
+        self._tasks.add(reader)
+        try:
+            await asyncio.wait(ends | {reader}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            deadline.cancel()
+            if self._expiry:
+                self._expiry.cancel()
+            try:
+                await self._stop()
+            finally:
+                await self._say_goodbye()
+
+    async def _stop(self) -> None:
+        self._operations.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        # Bounded, because one swallowed cancellation must not keep the process from stopping.
+        done, _stuck = await asyncio.wait(tasks, timeout=STOP_SECONDS_MAX)
+        for task in done:
+            if not task.cancelled() and (error := task.exception()):
+                raise error  # a bug of ours: the outermost edge of the server logs it
+
+    async def _say_goodbye(self) -> None:
+        if not self._verdict.done():
+            return
+        code, reason = self._verdict.result()
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS_MAX):
+                await self._websocket.close(code, reason)
+        except (TimeoutError, WebSocketDisconnect, WebSocketDisconnected, RuntimeError):
+            pass  # the peer reads nothing or has gone: the transport is dropped when we return
+
+    def _end_uninitialised(self) -> None:
+        if self.viewer is None:
+            self.close(Close.INIT_TIMEOUT, "Connection initialisation timeout")
+
+    async def _read(self) -> None:
+        try:
+            while not self._verdict.done():
+                message = await self._websocket.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                await self._handle(message.get("text"))
+        except BadMessage as error:
+            self.close(Close.BAD_REQUEST, str(error))
+        except (WebSocketDisconnect, WebSocketDisconnected):
+            return
+
+    async def _handle(self, text: str | None) -> None:
+        message = message_of(text)
+        match message.get("type"):
+            case "connection_init":
+                await self._init(payload_of(message))
+            case "ping":
+                payload = payload_of(message)
+                await self._send({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
+            case "pong":
+                payload_of(message)
+            case "subscribe":
+                await self._subscribe(id_of(message), operation_of(message), text or "")
+            case "complete":
+                task = self._operations.pop(id_of(message), None)
+                if task:
+                    task.cancel()
+            case _:
+                raise BadMessage("Unknown message type")
+
+    async def _init(self, payload: dict[str, Any] | None) -> None:
+        if self._has_init:
+            self.close(Close.TOO_MANY_INITS, "Too many initialisation requests")
+            return
+        self._has_init = True
+        sent = {str(key).lower(): value for key, value in (payload or {}).items()}
+        # Browsers cannot set headers on a socket, so the payload carries the token; other clients may use either.
+        authorization = sent.get("authorization") or self._websocket.headers.get("authorization")
+        try:
+            viewer = await self._house.authenticate(token_of(authorization))
+        except ExpiredCredential:
+            self.close(Close.EXPIRED, "Token expired")
+        except BadCredential:
+            self.close(Close.UNAUTHORIZED, "Unauthorized")
+        else:
+            await self._welcome(viewer)
+
+    async def _welcome(self, viewer: Viewer) -> None:
+        if not self._house.admit(viewer):
+            self.close(Close.TRY_AGAIN_LATER, "Too many sockets")
+            return
+        self.viewer = viewer
+        seconds = (viewer.expires_at - self._house.engine.clock()).total_seconds()
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(max(0.0, seconds), self.close, Close.EXPIRED, "Token expired")
+        await self._send({"type": "connection_ack"})
+
+    async def _subscribe(self, operation_id: str, ask: Ask, text: str) -> None:
+        if self.viewer is None:
+            self.close(Close.UNAUTHORIZED, "Unauthorized")
+        elif operation_id in self._operations:
+            self.close(Close.ID_TAKEN, f"Subscriber for {operation_id} already exists"[:REASON_CHARACTERS_MAX])
+        elif len(self._operations) >= OPERATIONS_PER_SOCKET_MAX:
+            # Said here and not in a task of its own: a peer that asks without reading is then read no further.
+            refused = Refused(ErrorCode.RATE_LIMITED, f"A socket runs {OPERATIONS_PER_SOCKET_MAX} operations at most.")
+            await self._send({"id": operation_id, "type": "error", "payload": list(refusal(refused).errors)})
+        else:
+            task = asyncio.create_task(self._operate(operation_id, ask, text, self.viewer))
+            self._operations[operation_id] = task
+            self._tasks.add(task)
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        # A failed task stays, so that `_stop` finds its error; the socket is ended for it.
+        if task.cancelled() or not task.exception():
+            self._tasks.discard(task)
+        else:
+            self.close(Close.TRY_AGAIN_LATER, "Internal error")
+
+    async def _operate(self, operation_id: str, ask: Ask, text: str, viewer: Viewer) -> None:
+        """Run one operation to its end; whatever is wrong with it ends it alone, never the socket."""
+        me = asyncio.current_task()
+        try:
+            refuse_unstorable_text(text, ask.variables)
+            async with aclosing(self._answers(ask, viewer)) as answers:
+                async for answer in answers:
+                    if self._operations.get(operation_id) is not me:
+                        return  # completed by the client meanwhile
+                    if not answer.is_executed:
+                        await self._fail(operation_id, answer)
+                        return
+                    await self._send({"id": operation_id, "type": "next", "payload": answer.body})
+            await self._finish(operation_id, {"id": operation_id, "type": "complete"})
+        except Malformed as malformed:
+            await self._fail(operation_id, malformed.answer)
+        except Refused as refused:
+            await self._fail(operation_id, refusal(refused))
+        except (WebSocketDisconnect, WebSocketDisconnected):
+            return
+        finally:
+            if self._operations.get(operation_id) is me:
+                del self._operations[operation_id]
+
+    async def _answers(self, ask: Ask, viewer: Viewer) -> AsyncGenerator[Answer]:
+        house = self._house
+        async with house.gate.passing():
+            plan = house.documents.plan(ask.query, ask.operation_name)
+            if plan.kind is OperationType.MUTATION:
+                # A mutation is retried by its sender when no answer comes. On a socket the answer may be lost in a
+                # queue behind live events, and size limits, statuses and Retry-After of HTTP do not exist.
+                raise Refused(ErrorCode.BAD_INPUT, "Mutations are not run over WebSocket; send them by HTTP POST.")
+            context = begin(house.engine, viewer, self._correlation)
+            if plan.kind is OperationType.QUERY:
+                answer = await house.documents.execute(plan, ask.variables, context)
+        # Outside the gate: a subscription lives for hours, and the next reader of an answer may be slow.
+        if plan.kind is OperationType.QUERY:
+            yield answer
+            return
+        async with aclosing(house.documents.subscribe(plan, ask.variables, context)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _fail(self, operation_id: str, answer: Answer) -> None:
+        # `error` is itself the last message of an operation: the protocol allows no `complete` after it.
+        await self._finish(operation_id, {"id": operation_id, "type": "error", "payload": list(answer.errors)})
+
+    async def _finish(self, operation_id: str, message: dict[str, Any]) -> None:
+        """Send an operation's last message; its id is free before the peer can know, so that it may use it again."""
+        if self._operations.get(operation_id) is asyncio.current_task():
+            del self._operations[operation_id]
+            await self._send(message)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        """Send one frame and return when there is room for the next: whoever sends is paced by the peer."""
+        if self._verdict.done():
+            raise WebSocketDisconnected
+        text = _encode(message).decode()
+        try:
+            async with asyncio.timeout(BLOCKED_SECONDS_MAX):
+                await self._websocket.send_text(text)
+        except TimeoutError:
+            self.close(Close.TRY_AGAIN_LATER, "Slow consumer")
+            raise WebSocketDisconnected from None

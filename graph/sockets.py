@@ -1,0 +1,112 @@
+"""The street side of GraphQL over WebSocket: who may connect, how many, and how all are sent home at shutdown."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from graph.documents import Documents
+from graph.frames import Close
+from graph.gate import Gate
+from graph.http import Authenticate
+from graph.request import Engine
+from graph.socket import Socket
+from rules.access import Viewer
+
+PROTOCOL = "graphql-transport-ws"  # the legacy graphql-ws is never offered: it let clients past authentication
+SOCKETS_PER_VIEWER_MAX = 8
+SOCKETS_MAX = 20_000  # of one process, at 25 KB each; strangers hold one for at most INIT_SECONDS_MAX
+
+
+class GraphQLSockets:
+    """The ASGI endpoint of WebSocket /graphql; it knows every socket that is open.
+
+    `allowed_origins` are other sites whose pages may connect; pages of the service's own host always may.
+    """
+
+    def __init__(
+        self,
+        *,
+        documents: Documents,
+        engine: Engine,
+        authenticate: Authenticate,
+        gate: Gate,
+        allowed_origins: Collection[str] = (),
+    ) -> None:
+        self.documents = documents
+        self.engine = engine
+        self.authenticate = authenticate
+        self.gate = gate
+        self.allowed_origins = frozenset(allowed_origins)
+        self.open: set[Socket] = set()
+        self._of_viewer: Counter[tuple[int, str]] = Counter()
+        self._is_closing = False
+        self._changed = asyncio.Condition()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection until it is closed."""
+        websocket = WebSocket(scope, receive, send)
+        if not self._is_origin_allowed(websocket):
+            await websocket.send_denial_response(Response(status_code=403))
+            return
+        if PROTOCOL not in websocket.scope["subprotocols"]:
+            await websocket.accept()
+            await websocket.close(Close.UNACCEPTABLE_SUBPROTOCOL, "Subprotocol not acceptable")
+            return
+        await websocket.accept(subprotocol=PROTOCOL)
+        socket = Socket(websocket, self)
+        if self._is_closing:
+            socket.close(Close.RESTARTING, "Service restarting")
+        elif len(self.open) >= SOCKETS_MAX:
+            socket.close(Close.TRY_AGAIN_LATER, "Too many sockets")
+        self.open.add(socket)
+        try:
+            await socket.run()
+        finally:
+            self.open.discard(socket)
+            if socket.viewer:
+                self._of_viewer[_key(socket.viewer)] -= 1
+                self._of_viewer += Counter()  # drops the zeros, so that the counter never outgrows the open sockets
+            async with self._changed:
+                self._changed.notify_all()
+
+    def admit(self, viewer: Viewer) -> bool:
+        """Count one more socket for a viewer, unless they have as many as they may."""
+        if self._of_viewer[_key(viewer)] >= SOCKETS_PER_VIEWER_MAX:
+            return False
+        self._of_viewer[_key(viewer)] += 1
+        return True
+
+    def close_viewer(self, tenant: int, key: str, code: Close, reason: str) -> None:
+        """Send one viewer's sockets home: after logout, or when a right was withdrawn."""
+        for socket in self.open:
+            if socket.viewer and _key(socket.viewer) == (tenant, key):
+                socket.close(code, reason)
+
+    async def shut(self) -> None:
+        """Close every socket with 1012, so that clients come back, and wait until all are gone."""
+        self._is_closing = True
+        for socket in self.open:
+            socket.close(Close.RESTARTING, "Service restarting")
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.open)
+
+    async def wait_until_open(self, count: int) -> None:
+        """Wait until no more than `count` sockets are open; for tests and for draining."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.open) <= count)
+
+    def _is_origin_allowed(self, websocket: WebSocket) -> bool:
+        # A page of another site can open a socket without asking (no preflight exists), but cannot forge its Origin.
+        origin = websocket.headers.get("origin")
+        if origin is None or origin in self.allowed_origins:
+            return True
+        return bool(urlsplit(origin).netloc) and urlsplit(origin).netloc == websocket.headers.get("host")
+
+
+def _key(viewer: Viewer) -> tuple[int, str]:
+    return viewer.tenant, viewer.key

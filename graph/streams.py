@@ -1,0 +1,226 @@
+"""Following one class or student: wait, read what changed past a position, deliver, go on; the position is the queue.
+
+Every stream registers its wake-up before it reads, so that no change falls between; a wake-up that was lost costs at
+most the slow check. Nothing waits in memory for a slow reader, and no connection is held while one reads.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import strawberry
+
+from db.changes import PAGE, Position
+from db.freshness import Freshness, freshness
+from db.live import SLOW_CHECK_SECONDS, Topic
+from db.pool import LOST, Connection, tenant_transaction
+from graph.refusal import ErrorCode, Refused
+from graph.request import Context
+from graph.tokens import Cursor, StreamName
+
+DELIVERY_RIGHT_SECONDS = 2.0  # a right that was withdrawn ends the deliveries within this
+IDLE_RIGHT_SECONDS = 3.5  # with the slow check, an idle stream is judged again at least every 5 s
+STATE_PAUSE_SECONDS = 0.1  # a stream of state tells the newest at most this often
+PATIENCE_SECONDS = 30.0  # how long a stream outlives Postgres; then the client resumes elsewhere
+RETRY_SECONDS = 0.25
+
+Row = TypeVar("Row")
+Value = TypeVar("Value")
+
+
+@strawberry.enum(description="What a message of a subscription brings.")
+class LiveMessageKind(Enum):
+    """Every subscription uses the same four."""
+
+    SNAPSHOT = strawberry.enum_value(
+        "SNAPSHOT", description="State as it was when you subscribed; sent first, when `after` was left out."
+    )
+    CHANGE = strawberry.enum_value("CHANGE", description="Something that changed or happened.")
+    READY = strawberry.enum_value(
+        "READY",
+        description="No payload: you have all there was, changes follow. Sent once, when `after` was left out, so that "
+        "you hold a resume token before anything happens.",
+    )
+    RESYNC = strawberry.enum_value(
+        "RESYNC",
+        description="No payload: what happened since `after` is not kept any more. Query the state again; changes from "
+        "now on follow, and the new token is good.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Generic[Row]):
+    """One message on its way to one client."""
+
+    kind: LiveMessageKind
+    token: str
+    point: Freshness
+    row: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """What one read found past a cursor; shared between the readers who stand there."""
+
+    position: Position
+    rows: Sequence[Row] = ()
+    point: Freshness | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more may follow at once."""
+        return len(self.rows) >= PAGE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream(Generic[Row]):
+    """What is followed, and how it is read. `place` says where a row stands; `is_allowed` asks for the right again."""
+
+    name: StreamName
+    topic: Topic
+    is_allowed: Callable[[float], Awaitable[bool]]
+    position: Callable[[Connection, int, str], Awaitable[Position]]
+    read: Callable[[Cursor, Freshness], Awaitable[Sequence[Row]]]
+    place: Callable[[Row], Cursor]
+    is_state: bool
+    is_in_snapshot: Callable[[Row], bool] = lambda row: True
+    tells_ready: bool = True
+
+
+async def follow(context: Context, stream: Stream[Row], after: str | None) -> AsyncGenerator[Told[Row], None]:
+    """All that a client is told, from its token (or from now) until it leaves or loses the right. Raises Refused."""
+    async with context.engine.live.watching([stream.topic]) as watch:
+        await _judge(stream, seconds_max=0)
+        resumed = None if after is None else stream.name.read(after)
+        position = await _position(context, stream)
+        cursor, first = _entrance(stream, position, resumed)
+        if first is not None:
+            yield Told(first, stream.name.write(position.epoch, cursor), await _point(context))
+        teller = _Teller(stream, position.epoch, cursor)
+        loop = asyncio.get_running_loop()
+        while True:
+            read_at = loop.time()
+            page = await _patiently(partial(_page, context, stream, teller.epoch, teller.cursor))
+            for told in teller.tell(page):
+                await _patiently(partial(_judge, stream, seconds_max=DELIVERY_RIGHT_SECONDS))
+                yield told
+            if page.is_full:
+                continue
+            # Jittered, so that the slow checks of thousands of sockets do not come at once.
+            await watch.moved(seconds_max=SLOW_CHECK_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
+            await _patiently(partial(_judge, stream, seconds_max=IDLE_RIGHT_SECONDS))
+            if stream.is_state:
+                await asyncio.sleep(max(0.0, read_at + STATE_PAUSE_SECONDS - loop.time()))
+
+
+def _entrance(
+    stream: Stream[Row], position: Position, resumed: tuple[int, Cursor] | None
+) -> tuple[Cursor, LiveMessageKind | None]:
+    """Where a client comes in, and the message without payload that says so."""
+    now = Cursor(position.no)
+    if resumed is not None:
+        epoch, cursor = resumed
+        return (now, LiveMessageKind.RESYNC) if _is_lost(position, epoch, cursor) else (cursor, None)
+    if not stream.is_state:
+        return now, LiveMessageKind.READY
+    if position.no == 0 and stream.tells_ready:
+        return now, LiveMessageKind.READY
+    return Cursor(-1, snapshot=position.no if stream.tells_ready else 0), None
+
+
+def _is_lost(position: Position, epoch: int, cursor: Cursor) -> bool:
+    """Whether nobody can say what a client at this place has missed."""
+    is_purged = 0 <= cursor.no < position.floor
+    return epoch != position.epoch or is_purged or max(cursor.no, cursor.snapshot) > position.no
+
+
+@dataclass(slots=True)
+class _Teller(Generic[Row]):
+    """Turns pages into messages and keeps the place; a message's token says that it is delivered."""
+
+    stream: Stream[Row]
+    epoch: int
+    cursor: Cursor
+
+    def tell(self, page: Page[Row]) -> Sequence[Told[Row]]:
+        """The messages of a page, and the cursor moved behind it."""
+        point = page.point
+        if _is_lost(page.position, self.epoch, self.cursor):
+            self.epoch, self.cursor = page.position.epoch, Cursor(page.position.no)
+            assert point is not None
+            return [self._message(LiveMessageKind.RESYNC, point)]
+        if point is None:
+            return []
+        told: list[Told[Row]] = []
+        for row in page.rows:
+            place = self.stream.place(row)
+            if self.cursor.snapshot and place.no > self.cursor.snapshot:
+                told.append(self._end_snapshot(point))
+            is_snapshot = self.cursor.no < 0 or bool(self.cursor.snapshot)
+            self.cursor = replace(place, snapshot=self.cursor.snapshot)
+            if not is_snapshot or self.stream.is_in_snapshot(row):
+                kind = LiveMessageKind.SNAPSHOT if is_snapshot else LiveMessageKind.CHANGE
+                told.append(self._message(kind, point, row))
+        if not page.is_full:
+            if self.cursor.snapshot:
+                told.append(self._end_snapshot(point))
+            # All that was visible is read: the changes up to here are whole, and other classes' numbers are passed.
+            self.cursor = Cursor(max(page.position.no, self.cursor.no))
+        return told
+
+    def _end_snapshot(self, point: Freshness) -> Told[Row]:
+        self.cursor = Cursor(self.cursor.snapshot)
+        return self._message(LiveMessageKind.READY, point)
+
+    def _message(self, kind: LiveMessageKind, point: Freshness, row: Row | None = None) -> Told[Row]:
+        return Told(kind, self.stream.name.write(self.epoch, self.cursor), point, row)
+
+
+async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Cursor) -> Page[Row]:
+    """What stands past a cursor, read once for all who are there."""
+
+    async def load() -> Page[Row]:
+        position = await _position(context, stream)
+        if cursor.place is None and (position.epoch, position.no) == (epoch, cursor.no):
+            return Page(position)
+        point = await _point(context)  # before the rows: it must not promise more than they hold
+        return Page(position, await stream.read(cursor, point), point)
+
+    return await context.engine.fanout.shared((stream.name, epoch, cursor.bound), load)
+
+
+async def _position(context: Context, stream: Stream[Any]) -> Position:
+    name = stream.name
+    async with tenant_transaction(context.pool, name.tenant, read_only=True) as connection:
+        return await stream.position(connection, name.tenant, name.key)
+
+
+async def _point(context: Context) -> Freshness:
+    tenant = context.viewer.tenant
+    return await context.engine.fanout.shared(
+        ("freshness", tenant), lambda: freshness(context.pool, tenant, now=context.engine.clock())
+    )
+
+
+async def _judge(stream: Stream[Any], *, seconds_max: float) -> None:
+    """Let nobody through who has lost the right; a class of others and one that is not there are refused alike."""
+    if not await stream.is_allowed(seconds_max):
+        message = f"There is no {stream.name.kind} with this key that you may follow."
+        raise Refused(ErrorCode.FORBIDDEN, message, field=(f"{stream.name.kind}Id",))
+
+
+async def _patiently(load: Callable[[], Awaitable[Value]]) -> Value:
+    """Try again while Postgres restarts: a stream that has lost nothing should not end for it."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await load()
+        except LOST:
+            if loop.time() >= deadline:
+                raise
+        await asyncio.sleep(RETRY_SECONDS)

@@ -1,0 +1,115 @@
+"""JSON as strangers send it: decoded once, and refused wherever a later floor could not bear it."""
+
+from dataclasses import dataclass
+from json import loads
+from typing import Any
+
+import msgspec
+
+from graph.refusal import ErrorCode, Refused
+
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One GraphQL request, of the right shape; its document has not been read yet."""
+
+    query: str
+    operation_name: str | None
+    variables: dict[str, Any]
+
+
+def bad_input(message: str) -> Refused:
+    """A refusal for what was sent."""
+    return Refused(ErrorCode.BAD_INPUT, message)
+
+
+def decode(raw: bytes | str) -> dict[str, Any]:
+    """Read one JSON object. Raises Refused for anything else, and for a key that stands twice."""
+    try:
+        body = raw.encode() if isinstance(raw, str) else raw
+        value = _decode(body)
+        if not isinstance(value, dict):
+            raise bad_input("Expected a JSON object with the key 'query'; batches are not supported.")
+        _refuse_repeated_keys(body, value)
+    # UnicodeError and RecursionError come straight from the decoders, ValueError from the second one.
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError) as error:
+        raise bad_input(
+            "The body is not JSON that this service can read (UTF-8, no key twice, no number out of range)."
+        ) from error
+    return value
+
+
+def ask_of(body: dict[str, Any]) -> Ask:
+    """Check the shape of a request. Unknown keys are ignored, as the GraphQL over HTTP specification wants."""
+    query = body.get("query")
+    if query is None and "documentId" in body:
+        raise bad_input("'documentId' is not supported; send the document as 'query'.")
+    if not isinstance(query, str) or not query:
+        raise bad_input("'query' is required and must be a string that holds a GraphQL document.")
+    name = body.get("operationName")
+    if not isinstance(name, str | None):
+        raise bad_input("'operationName' must be a string or null.")
+    variables = body.get("variables")
+    if not isinstance(variables, dict | None):
+        raise bad_input("'variables' must be an object or null.")
+    if not isinstance(body.get("extensions"), dict | None):
+        raise bad_input("'extensions' must be an object or null.")
+    return Ask(query, name or None, variables or {})
+
+
+def _refuse_repeated_keys(body: bytes, value: dict[str, Any]) -> None:
+    """Raise ValueError where an object names a key twice: two readers of such a text disagree about its meaning.
+
+    The decoder keeps the last one silently. In compact JSON each key is followed by `":`, so counting both tells
+    most texts apart ten times faster than a decoder with a hook; only in doubt is the text read again.
+    """
+    is_compact = not any(gap in body for gap in (b" :", b"\t:", b"\n:", b"\r:"))
+    if not is_compact or body.count(b'":') != _keys_in(value):
+        loads(body, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise ValueError("repeated key")
+    return unique
+
+
+def _keys_in(value: Any) -> int:
+    count = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if item.__class__ is dict:
+            count += len(item)
+            item = item.values()
+        waiting += [child for child in item if child.__class__ is dict or child.__class__ is list]
+    return count
+
+
+def refuse_unstorable_text(raw: bytes | str, value: Any) -> None:
+    """Raise Refused where a string in `value`, decoded from `raw`, holds NUL: Postgres cannot store it.
+
+    Strict JSON can carry NUL only as an escape, so a text without that escape needs no walk. Lone surrogates never
+    come this far: the decoder refuses them.
+    """
+    if (b"\\u0000" if isinstance(raw, bytes) else "\\u0000") not in raw:  # type: ignore[operator]
+        return
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            refuse_unstorable(item)
+        elif isinstance(item, dict):
+            waiting.extend(item.keys())
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+
+
+def refuse_unstorable(text: str) -> None:
+    """Raise Refused for one string that holds NUL or a lone surrogate."""
+    if "\0" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)):
+        raise bad_input("Text must not hold NUL or a lone surrogate.")

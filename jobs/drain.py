@@ -1,0 +1,133 @@
+"""Drain one shard: claim what waits, fold it, save what changed, commit, and only then tell who watches."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from db import dead_letters, facts, outbox
+from db.live import Live, Moved
+from db.outbox import Claimed, Touch, Waiting
+from db.pool import COLLIDED, LOST, Pool, tenant_transaction
+from jobs.fold import Batch, Unfoldable, fold
+from rules.evidence import LearningEvent
+
+log = logging.getLogger(__name__)
+
+CLAIM_ROWS_MAX = 5_000  # 000-08
+FOLD_MS = 3_000  # transaction_timeout: what a frozen worker may hold others up (HOUSE 4, Locks)
+LOST_SHRINK = 16
+SINGLE_FOLD_MS = 30_000  # one event alone may need a long history; nothing else waits inside its transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What one transaction took from a shard."""
+
+    rows: int
+    was_full: bool  # the claim reached its limit: more may wait
+
+
+class Unfolded(Exception):
+    """A claimed batch that failed, with its first row: alone in its batch, that row is the one at fault."""
+
+    def __init__(self, first: Claimed) -> None:
+        super().__init__("expected a batch that folds")
+        self.first = first
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Drains shards over one pool; a plain value, so that whatever wakes it can be replaced."""
+
+    pool: Pool
+    clock: Callable[[], datetime]
+    live: Live
+
+    async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
+        """Fold until nothing claimable waits in the shard; returns the rows folded.
+
+        An event that the rules fail on goes to the dead letters and its neighbours go on (000-09). A batch that fails
+        otherwise is cut in half until the row at fault is alone. Lost connections are raised: they blame no event.
+        """
+        limit, total = CLAIM_ROWS_MAX, 0
+        while keep_going():
+            try:
+                drained = await self._once(tenant, shard, limit)
+            except LOST:
+                # Away, or a batch too slow for its time: a smaller one tells which, and blames no event.
+                if limit == 1:
+                    raise
+                limit = max(1, limit // LOST_SHRINK)
+                continue
+            except COLLIDED as error:
+                log.info("fold_retried", extra={"error": type(error).__name__})
+                continue
+            except Unfoldable as error:
+                await self._bury(tenant, error.event, error.__cause__ or error)
+                continue
+            except Unfolded as error:
+                if limit == 1:
+                    await self._drop(tenant, shard, error.first, error.__cause__ or error)
+                limit = max(1, limit // 2)
+                continue
+            total += drained.rows
+            if not drained.was_full:
+                break
+            limit = min(CLAIM_ROWS_MAX, limit * 2)
+        return total
+
+    async def classroom(self, tenant: int, classroom: str) -> None:
+        """Assess one class again because time passed (its `reassess_at`)."""
+        async with tenant_transaction(self.pool, tenant, limit_ms=FOLD_MS) as connection:
+            moved = await fold(connection, tenant, Batch.of_classroom(classroom), now=self.clock())
+        self.live.announce(moved)
+
+    async def _once(self, tenant: int, shard: int, limit: int) -> Drained:
+        """One transaction: claim, fold, delete, commit; then publish."""
+        limit_ms = FOLD_MS if limit > 1 else SINGLE_FOLD_MS
+        moved = Moved(tenant=tenant)
+        settings = outbox.CLAIM_SETTINGS
+        async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
+            claimed = await outbox.claim(connection, tenant, shard, limit=limit)
+            refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
+            if refolds:
+                # The touches it becomes are claimed next, a bounded number at a time.
+                for row in refolds:
+                    await outbox.expand(connection, tenant, shard, row)
+                return Drained(len(refolds), was_full=True)
+            if claimed:
+                try:
+                    moved = await fold(connection, tenant, Batch(tuple(claimed)), now=self.clock())
+                except (*COLLIDED, Unfoldable):
+                    raise
+                except Exception as error:
+                    # asyncpg refuses a value of the wrong kind or size with an error of its connection family
+                    if isinstance(error, LOST) and not isinstance(error, ValueError):
+                        raise
+                    raise Unfolded(claimed[0]) from error
+                await outbox.delete(connection, tenant, claimed)
+        if claimed:
+            self.live.announce(moved)
+        return Drained(len(claimed), was_full=len(claimed) == limit)
+
+    async def _bury(self, tenant: int, event: LearningEvent, error: BaseException) -> None:
+        """Set aside the one event that cannot be folded, and rebuild without it what it may be part of already."""
+        log.error("event_dead", extra={"error": type(error).__name__}, exc_info=error)
+        async with tenant_transaction(self.pool, tenant) as connection:
+            key = (event.source, event.event_id)
+            await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
+            await outbox.touch(connection, tenant, [Touch(Waiting.TOUCH_STUDENT, event.student)], now=self.clock())
+
+    async def _drop(self, tenant: int, shard: int, row: Claimed, error: BaseException) -> None:
+        """Set aside the row that fails all alone, unless another drain has taken it meanwhile."""
+        log.error("row_dead", extra={"error": type(error).__name__}, exc_info=error)
+        async with tenant_transaction(self.pool, tenant, settings=outbox.CLAIM_SETTINGS) as connection:
+            claimed = await outbox.claim(connection, tenant, shard, limit=1)
+            if [(c.seq, c.kind, c.occurred_at) for c in claimed] != [(row.seq, row.kind, row.occurred_at)]:
+                return
+            if row.kind is Waiting.EVENT:
+                [logged] = await facts.claimed_events(connection, tenant, [(row.seq, row.received_at)])
+                key = (logged.event.source, logged.event.event_id)
+                await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
+            await outbox.delete(connection, tenant, claimed)

@@ -1,0 +1,130 @@
+"""The worker: arq brings the wake-ups, the sweep finds what they lost, both drain the same way."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from arq.worker import Worker as ArqWorker
+from arq.worker import func
+
+from db.live import Live
+from db.pool import LOST, Pool
+from db.wake import FUNCTION, QUEUE, Shard, Waker, decoded, encoded, open_arq
+from jobs.drain import Drain
+from jobs.sweep import Sweep
+
+log = logging.getLogger(__name__)
+
+ARQ_REDIS_SECONDS = 1.0  # a frozen Redis ends arq's worker, which is started again
+POLL_SECONDS = 0.02  # arq's default of 0.5 s would be most of the way from event to screen
+JOB_SECONDS = 30
+ARQ_RESTART_SECONDS = 0.5  # any Redis error ends arq's worker (RELIABILITY, A9)
+CANCELS_MAX = 20
+CANCEL_SECONDS = 0.25
+EVERY_TRY = 1_000_000  # arq must never give a drain up: giving up is the fold's decision, not Redis's
+
+
+@dataclass(slots=True)
+class Workplace:
+    """A worker process's parts and its shards at work: a shard is drained by one coroutine of a process at a time."""
+
+    pool: Pool
+    clock: Callable[[], datetime]
+    live: Live
+    waker: Waker
+    concurrency: int
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _busy: dict[Shard, bool] = field(default_factory=dict)
+    _slots: asyncio.Semaphore = field(init=False)
+    drain: Drain = field(init=False)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.concurrency)
+        self.drain = Drain(self.pool, self.clock, self.live)
+        self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Wait until no shard is being drained."""
+        await self._idle.wait()
+
+    async def drain_shard(self, tenant: int, shard: int) -> None:
+        """Drain a shard once more than it is asked for while busy: whoever asks knows of rows that came later."""
+        key = (tenant, shard)
+        if key in self._busy:
+            self._busy[key] = True
+            return
+        self._busy[key] = True
+        self._idle.clear()
+        try:
+            async with self._slots:
+                while self._busy[key] and not self.stop.is_set():
+                    self._busy[key] = False
+                    await self.drain.shard(tenant, shard, keep_going=lambda: not self.stop.is_set())
+        finally:
+            del self._busy[key]
+            if not self._busy:
+                self._idle.set()
+
+    async def run_job(self, context: dict[str, Any], tenant: int, shard: int) -> None:
+        """What arq calls: the mark goes first, so that rows committed from now on wake another job."""
+        try:
+            await self.waker.clear(tenant, shard)
+            await self.drain_shard(tenant, shard)
+        except LOST as error:
+            log.warning("postgres_away", extra={"error": type(error).__name__})
+        except Exception:
+            log.exception("drain_failed")  # never into arq: a failed job's id stays taken; the sweep comes round
+
+
+async def run_worker(workplace: Workplace) -> None:
+    """Drain until `workplace.stop` is set; returns once the work in flight has ended."""
+    sweep = Sweep(workplace.drain, pool=workplace.pool, clock=workplace.clock, drain_shard=workplace.drain_shard)
+    sweeping = asyncio.create_task(sweep.run(workplace.stop))
+    arq = asyncio.create_task(_keep_arq(workplace))
+    await workplace.stop.wait()
+    await sweeping
+    await workplace.until_idle()
+    for _ in range(CANCELS_MAX):
+        arq.cancel()  # again and again: a redis command that is just answered swallows one (RELIABILITY, section 2)
+        if (await asyncio.wait({arq}, timeout=CANCEL_SECONDS))[0]:
+            break
+
+
+async def _keep_arq(workplace: Workplace) -> None:
+    """Run arq's worker, again and again: it ends at any Redis error, and the sweep covers for it meanwhile."""
+    while not workplace.stop.is_set():
+        worker = arq_worker(workplace)
+        try:
+            await worker.async_run()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.warning("wakeups_away", extra={"error": type(error).__name__})
+        finally:
+            with suppress(Exception):
+                await worker.close()
+        await asyncio.sleep(ARQ_RESTART_SECONDS)
+
+
+def arq_worker(workplace: Workplace) -> ArqWorker:
+    """Build arq's worker: one function, its signals and retries left to us."""
+    return ArqWorker(
+        functions=[func(workplace.run_job, name=FUNCTION, keep_result=0, max_tries=EVERY_TRY, timeout=JOB_SECONDS)],
+        queue_name=QUEUE,
+        redis_pool=open_arq(workplace.waker.redis_url, seconds=ARQ_REDIS_SECONDS),
+        max_jobs=workplace.concurrency * 4,
+        poll_delay=POLL_SECONDS,
+        handle_signals=False,
+        keep_result=0,
+        max_tries=EVERY_TRY,
+        job_completion_wait=0,
+        health_check_interval=3600,
+        job_serializer=encoded,
+        job_deserializer=decoded,
+        log_results=False,
+    )

@@ -1,0 +1,67 @@
+"""What was sent, in 16 bytes: how a second delivery of an event is told from another event under its name."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from operator import attrgetter
+from typing import Any
+
+from rules.evidence import EventInput
+from rules.kinds import KIND_BY_NAME
+
+FINGERPRINT_BYTES = 16
+TRACE_CONTEXT = frozenset({"traceparent", "tracestate", "baggage"})
+"""Metadata keys that differ from one delivery to the next and say nothing about the event."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# The key (source, event_id) names the event and the lane its urgency: neither is what the event says.
+_NAMES = tuple(name for name in EventInput.__slots__ if name not in {"event_id", "source", "lane"})
+_values: Callable[[EventInput], tuple[Any, ...]] = attrgetter(*_NAMES)
+
+
+def fingerprint_of(given: EventInput) -> bytes:
+    """16 bytes over the fields as sent, before any default or filling (000-02); `given` must be valid.
+
+    Aliases are mapped, numbers and times normalised, concepts are a sorted set. Absent fields take no part, so that
+    a field added later changes no stored fingerprint.
+    """
+    sent = [
+        (name, value if type(value) is str and name not in _SPECIAL else _canonical(name, value))
+        for name, value in zip(_NAMES, _values(given), strict=True)
+        if value is not None
+    ]
+    # ascii() escapes the same way in every Python version; repr() follows the Unicode tables of the day.
+    return blake2b(ascii(sent).encode("ascii"), digest_size=FINGERPRINT_BYTES).digest()
+
+
+def _canonical(name: str, value: Any) -> object:
+    special = _SPECIAL.get(name)
+    return special(value) if special else _plain(value)
+
+
+def _plain(value: Any) -> object:
+    """A JSON value or a time in its one spelling: 1.0 is 1, objects are sorted by key, lists keep their order."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, datetime):
+        return (value - _EPOCH) // _MICROSECOND
+    if isinstance(value, list | tuple):
+        return ("list", *map(_plain, value))
+    if isinstance(value, dict):
+        return ("object", *((key, _plain(value[key])) for key in sorted(value)))
+    return value
+
+
+def _metadata(value: dict[str, Any]) -> object:
+    return _plain({key: part for key, part in value.items() if key not in TRACE_CONTEXT})
+
+
+_SPECIAL: dict[str, Callable[[Any], object]] = {
+    "type": lambda value: KIND_BY_NAME[value].value,
+    "concept_ids": lambda value: tuple(sorted(set(value))),
+    "difficulty": lambda value: value.lower(),
+    "metadata": _metadata,
+}

@@ -1,0 +1,247 @@
+"""All that one batch changes, as one value: the fold of a view and the assessment of a class."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from rules.classroom import (
+    EMPTY_VIEW,
+    SCORING_KINDS,
+    WORK_KINDS,
+    ClassFacts,
+    Rollup,
+    View,
+    Work,
+    completion_of,
+    fresh_work,
+    rollup_of,
+    view_after,
+    work_after,
+)
+from rules.evidence import EvidenceKey, LearningEvent
+from rules.policy import Policy
+from rules.risk import (
+    FIRST_MEMORY,
+    REARM_GAP,
+    Change,
+    DueWatch,
+    FlagMemory,
+    IdleWatch,
+    Reason,
+    RiskFlag,
+    Severity,
+    Transition,
+    below_median_flag,
+    follow,
+    median_of,
+    overall_of,
+    trend_flag,
+)
+from rules.skill import EFFECTS, Standing, advance, fresh_standing
+
+
+class OutOfOrder(Exception):
+    """An event that does not sort after what is folded: the view must be replayed from the log."""
+
+    def __init__(self, *, after: EvidenceKey, got: EvidenceKey) -> None:
+        super().__init__(f"expected an event after {after}, got {got}")
+        self.after = after
+        self.got = got
+
+
+@dataclass(frozen=True, slots=True)
+class ViewState:
+    """A view with the items and concepts at hand: all of them after a replay, else those that the events touch."""
+
+    view: View
+    works: dict[str, Work]
+    standings: dict[str, Standing]
+
+
+def attempt_of(event: LearningEvent) -> tuple[str, str] | None:
+    """The attempt (source, submission) that a grade belongs to; None for an event that is an attempt of its own."""
+    if event.submission is None or event.ratio is None or event.kind not in SCORING_KINDS:
+        return None
+    return (event.source, event.submission)
+
+
+def needs_replay(view: View, events: Sequence[LearningEvent], *, revised: bool) -> bool:
+    """Whether the view must be rebuilt from the log instead of continued.
+
+    `revised`: an event grades a known attempt again, corrects another, or an input changed. Two grades of one
+    attempt inside the batch are found here.
+    """
+    if revised:
+        return True
+    last = view.last
+    if last is not None and any(event.key <= last for event in events):
+        return True
+    attempts = [attempt for event in events if (attempt := attempt_of(event)) is not None]
+    return len(attempts) != len(set(attempts))
+
+
+def fold_view(state: ViewState, events: Sequence[LearningEvent], *, policy: Policy, is_class: bool) -> ViewState:
+    """Continue a view with effective events, sorted, all after `state.view.last`, each an attempt of its own.
+
+    `state.works` and `state.standings` must hold what the events touch, and may hold nothing else: the counters
+    move by the difference. Over all classes (`is_class` False) there are standings and the last activity only.
+    Raises OutOfOrder where an event does not sort after the one before.
+    """
+    if not events:
+        return state
+    works, standings = dict(state.works), dict(state.standings)
+    last, last_active_at = state.view.last, state.view.last_active_at
+    touched: dict[str, None] = {}
+    for event in events:
+        key = event.key
+        if last is not None and key <= last:
+            raise OutOfOrder(after=last, got=key)
+        last = key
+        if EFFECTS[event.kind].is_active:
+            last_active_at = event.occurred_at
+        for concept in event.concepts:
+            standing = standings.get(concept) or fresh_standing(concept)
+            moved = advance(standing, event, policy=policy)
+            if moved is not standing:
+                standings[concept] = moved
+        if is_class and event.kind in WORK_KINDS and (item := event.item) is not None:
+            works[item] = work_after(works.get(item) or fresh_work(item), event)
+            touched[item] = None
+    last = events[-1].key
+    if not is_class:
+        return ViewState(View(last=last, last_active_at=last_active_at), works, standings)
+    view = view_after(
+        state.view, earlier=state.works, works=works, touched=touched, last=last, last_active_at=last_active_at
+    )
+    return ViewState(view, works, standings)
+
+
+def replay_view(events: Sequence[LearningEvent], *, policy: Policy, is_class: bool) -> ViewState:
+    """Build a view from all its effective events, in whatever order they come."""
+    nothing = ViewState(EMPTY_VIEW, {}, {})
+    if not events:
+        return nothing
+    ordered = sorted(events, key=_key_of)
+    state = fold_view(nothing, _attempts_of(ordered), policy=policy, is_class=is_class)
+    # A later grade of an attempt moves to its place, yet it was folded: the view goes on after it.
+    return replace(state, view=replace(state.view, last=ordered[-1].key))
+
+
+def _key_of(event: LearningEvent) -> EvidenceKey:
+    return event.key
+
+
+def _attempts_of(ordered: Iterable[LearningEvent]) -> list[LearningEvent]:
+    """One event an attempt: the first grade keeps the place (and the kind), the last gives the value.
+
+    Time spent is the last one stated: a teacher who grades again states none.
+    """
+    attempts: list[LearningEvent] = []
+    places: dict[tuple[str, str], int] = {}
+    for event in ordered:
+        attempt = attempt_of(event)
+        place = len(attempts) if attempt is None else places.setdefault(attempt, len(attempts))
+        if place == len(attempts):
+            attempts.append(event)
+            continue
+        first = attempts[place]
+        attempts[place] = replace(
+            first,
+            ratio=event.ratio,
+            concepts=event.concepts,
+            assignment=event.assignment,
+            quiz=event.quiz,
+            time_spent_ms=first.time_spent_ms if event.time_spent_ms is None else event.time_spent_ms,
+        )
+    return attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What a class adds up to at one moment: its rollup, its flags, and when to look again.
+
+    `median` (thousandths) is None below two students with a rate; `rearmed` are the students whose rate has reached
+    the median + 0.02, so that falling below it is news again.
+    """
+
+    rollup: Rollup
+    flags: dict[tuple[str, Reason], RiskFlag]
+    overall: dict[str, Severity]  # of students with a flag
+    median: int | None
+    reassess_at: datetime | None  # the earliest instant at which an answer changes without any event
+    rearmed: frozenset[str] = frozenset()
+
+
+def assess_classroom(facts: ClassFacts, *, policy: Policy, now: datetime) -> Assessment:
+    """Definitions C and F for one class, from its active enrolments and the clock."""
+    rates = {one.student: rate for one in facts.members if (rate := completion_of(one.view)) is not None}
+    median = median_of(list(rates.values()))
+    idle, due = IdleWatch(now, policy.inactivity_days), DueWatch(now, facts.due_by_item)
+    flags: dict[tuple[str, Reason], RiskFlag] = {}
+    overall: dict[str, Severity] = {}
+    for member in facts.members:
+        student, view = member.student, member.view
+        rate = rates.get(student)
+        candidates = (
+            due.flag_of(member) if view.open_items else None,
+            trend_flag(student, view.recent),
+            below_median_flag(student, view, rate=rate, median=median, rated_count=len(rates))
+            if median is not None and rate is not None and rate < median
+            else None,
+            idle.flag_of(member),
+        )
+        found = [flag for flag in candidates if flag is not None]
+        if found:
+            overall[student] = overall_of(found)
+            flags.update({(student, flag.reason): flag for flag in found})
+    return Assessment(
+        rollup=rollup_of(facts.members),
+        flags=flags,
+        overall=overall,
+        median=median,
+        reassess_at=min((moment for moment in (idle.next_at(), due.next_at()) if moment is not None), default=None),
+        rearmed=frozenset(one for one, rate in rates.items() if median is not None and rate >= median + REARM_GAP),
+    )
+
+
+def transitions(
+    memories: Mapping[tuple[str, Reason], FlagMemory], assessment: Assessment, *, now: datetime
+) -> tuple[list[Transition], dict[tuple[str, Reason], FlagMemory]]:
+    """What changed between the flags remembered and the flags assessed, sorted by (student, reason).
+
+    Only presence and severity make a transition. Returns also the memories that differ from those given. A student
+    who left the class is in `memories` but not in the assessment: the flags clear.
+    """
+    found: list[Transition] = []
+    changed: dict[tuple[str, Reason], FlagMemory] = {}
+    for key in sorted(memories.keys() | assessment.flags.keys()):
+        student, reason = key
+        memory, flag = memories.get(key, FIRST_MEMORY), assessment.flags.get(key)
+        step = follow(memory, flag, reason=reason, is_rearmed=student in assessment.rearmed, now=now)
+        if step.memory is not memory:
+            changed[key] = step.memory
+        if step.change is not None:
+            found.append(_transition(key, step.change, flag, memory, assessment, notify=step.notify))
+    return found, changed
+
+
+def _transition(
+    key: tuple[str, Reason],
+    change: Change,
+    flag: RiskFlag | None,
+    memory: FlagMemory,
+    assessment: Assessment,
+    *,
+    notify: bool,
+) -> Transition:
+    return Transition(
+        student=key[0],
+        reason=key[1],
+        change=change,
+        severity=None if flag is None else flag.severity,
+        earlier=memory.severity,
+        overall=assessment.overall.get(key[0]),
+        notify=notify,
+        evidence={} if flag is None else flag.evidence,
+        clears_when="" if flag is None else flag.clears_when,
+    )

@@ -1,0 +1,1 @@
+"""The street door: process start, environment, identity, telemetry, limits, commands, web pages."""

@@ -1,0 +1,171 @@
+"""The api process: the routes beside GraphQL, and how the parts are put together and taken apart."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+
+from db.health import is_away, standing_of
+from db.migrate import newest_revision
+from db.pool import UnknownTenant
+from db.recorder import Recorder
+from db.wake import Wake
+from graph.documents import Documents
+from graph.gate import Gate
+from graph.http import GraphQLHTTP
+from graph.refusal import ErrorCode, Refused
+from graph.request import Engine
+from graph.schema import schema, sdl
+from graph.sockets import GraphQLSockets
+from server.embedded import Addresses
+from server.engine import Means, means
+from server.health import health_of
+from server.identity import Identity, KeySet, SharedSecret
+from server.serving import UVICORN, listen
+from server.settings import Settings
+
+NAME = "sightline"
+VERSION = "0.1.0"
+
+
+def excuse(error: BaseException) -> Refused | None:
+    """Tell a client that the store is away (retry later) apart from a mistake of ours (INTERNAL)."""
+    if is_away(error):
+        return Refused(ErrorCode.UNAVAILABLE, "the store does not answer; try again in a moment")
+    if isinstance(error, UnknownTenant):
+        return Refused(ErrorCode.FORBIDDEN, "expected a tenant of this service in the token")
+    return None
+
+
+def identity_of(settings: Settings, opened: Means) -> Identity:
+    """Who reads bearer tokens: one secret (HS256), or an issuer's public keys (RS256)."""
+    keys: SharedSecret | KeySet
+    if settings.jwt_algorithm == "HS256":
+        keys = SharedSecret(settings.signing_secret())
+    else:
+        place = settings.jwks_url or settings.jwks_file
+        assert place is not None, "settings check that RS256 has one key set"
+        keys = KeySet(str(place), clock=opened.clock)
+    return Identity(keys, clock=opened.clock, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+
+
+class Api:
+    """The application over opened means: routes, and the parts that must be closed in order."""
+
+    def __init__(self, settings: Settings, opened: Means) -> None:
+        self._opened = opened
+        self._started_at = opened.clock()
+        self.wake = Wake(opened.waker)
+        self.recorder = Recorder(opened.pool, clock=opened.clock, wake=self.wake, live=opened.live)
+        engine = Engine(clock=opened.clock, pool=opened.pool, recorder=self.recorder, wake=self.wake, live=opened.live)
+        documents = Documents(schema, excuse=excuse)
+        authenticate = identity_of(settings, opened).viewer_of
+        gate = Gate(places=settings.max_concurrent_requests)
+        http = GraphQLHTTP(
+            documents=documents,
+            engine=engine,
+            authenticate=authenticate,
+            gate=gate,
+            allowed_origins=settings.cors_origins,
+        )
+        self.sockets = GraphQLSockets(
+            documents=documents,
+            engine=engine,
+            authenticate=authenticate,
+            gate=gate,
+            allowed_origins=settings.cors_origins,
+        )
+        self._sdl = sdl()
+        self._data_dir = settings.data_dir
+        self.app = Starlette(
+            routes=[
+                Route("/", self.about),
+                Route("/graphql", http, methods=None),
+                WebSocketRoute("/graphql", self.sockets),
+                Route("/health", self.health),
+                Route("/ready", self.ready),
+                Route("/schema.graphql", self.schema),
+            ],
+            middleware=[
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=list(settings.cors_origins),
+                    allow_methods=["GET", "POST"],
+                    allow_headers=["authorization", "content-type", "x-request-id"],
+                    expose_headers=["x-request-id", "retry-after"],
+                    max_age=600,
+                )
+            ],
+        )
+
+    async def about(self, _request: Request) -> Response:
+        """What this is (003-23)."""
+        data = {"name": NAME, "version": VERSION, "graphql": "/graphql", "schema": "/schema.graphql"}
+        return JSONResponse({"success": True, "message": "Student progress and mastery", "data": data})
+
+    async def health(self, _request: Request) -> Response:
+        """Whether the process and what it stands on are well; 200 as long as the process answers (003-70)."""
+        standing, is_redis_up = await asyncio.gather(standing_of(self._opened.pool), self._opened.live.pings())
+        uptime = (self._opened.clock() - self._started_at).total_seconds()
+        return JSONResponse(
+            health_of(
+                version=VERSION,
+                database=standing.is_up,
+                redis=is_redis_up,
+                disk=self._data_dir,
+                uptime_seconds=uptime,
+            )
+        )
+
+    async def ready(self, _request: Request) -> Response:
+        """Whether to send requests here: 503 while Postgres is away or migrations are missing; Redis may be away."""
+        standing = await standing_of(self._opened.pool)
+        is_fit = standing.revision == newest_revision()
+        headers = {} if is_fit else {"retry-after": "1"}
+        return JSONResponse({"ready": is_fit}, status_code=200 if is_fit else 503, headers=headers)
+
+    async def schema(self, _request: Request) -> Response:
+        """The schema in the schema language."""
+        return PlainTextResponse(self._sdl)
+
+    async def aclose(self) -> None:
+        """Answer what is in flight, then tell the workers what was recorded."""
+        await self.recorder.aclose()
+        await self.wake.aclose()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process decides when it stops, in one place."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve_api(settings: Settings, addresses: Addresses, *, stop: asyncio.Event) -> None:
+    """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered."""
+    async with means(settings, addresses) as opened:
+        opened.live.listen()
+        api = Api(settings, opened)
+        config = uvicorn.Config(
+            api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=settings.shutdown_seconds, **UVICORN
+        )
+        server = _Server(config)
+        listener = listen(settings.host, settings.port)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await api.sockets.shut()
+            server.should_exit = True
+            await serving
+        finally:
+            stopping.cancel()
+            await api.aclose()

@@ -1,0 +1,51 @@
+"""`python -m tests.bench [bulk] [push] [single] [--size small|full]`: measure, print, and keep the figures."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+
+from tests.bench import bulk, push, single
+from tests.bench.figures import FOLDER, Figures, machine, write
+
+BENCHES: dict[str, tuple[Callable[[str], Awaitable[Figures]], str]] = {
+    "single": (single.run, single.__doc__ or ""),
+    "push": (push.run, push.__doc__ or ""),
+    "bulk": (bulk.run, bulk.__doc__ or ""),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the named benches; 1 when a limit is broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHES)}; all when left out")
+    parser.add_argument("--size", choices=("small", "full"), default="full", help="small only tries the benches out")
+    parser.add_argument("--dry", action="store_true", help="print, but keep nothing in docs/bench")
+    asked = parser.parse_args(arguments)
+    unknown = set(asked.names) - BENCHES.keys()
+    if unknown:
+        parser.error(f"no bench is named {', '.join(sorted(unknown))}")
+    is_kept = True
+    for name in asked.names or BENCHES:
+        print(f"bench {name} ({asked.size}) ...", flush=True)
+        figures = asyncio.run(_measured(name, asked.size))
+        for one in figures["claims"]:
+            limit, value = one["limit"], one["value"]
+            verdict = "" if limit is None else f"  (limit {limit:g}: {'holds' if value <= limit else 'BROKEN'})"
+            is_kept = is_kept and (limit is None or value <= limit)
+            print(f"  {one['name']}: {value} {one['unit']}{verdict}", flush=True)
+        if not asked.dry:
+            write(name, figures)
+            print(f"  kept in {FOLDER / name}.json", flush=True)
+    return 0 if is_kept else 1
+
+
+async def _measured(name: str, size: str) -> Figures:
+    run, about = BENCHES[name]
+    found = await run(size)
+    facts = machine(found.pop("postgres"))
+    return {"about": about.strip().partition("\n")[0], "size": size, "machine": facts, **found}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Designs that must not pass: each is a small change to a copy of the project, which a crash run has to catch."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.folders import reachable_folder
+
+LEFT_OUT = shutil.ignore_patterns(".venv", ".git", ".*_cache", "__pycache__", ".sightline", ".hypothesis")
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """One wrong design: (file, text that is there, text instead)."""
+
+    about: str
+    changes: tuple[tuple[str, str, str], ...]
+
+
+BREAKS = {
+    "early-delete": Break(
+        "outbox rows are deleted in a transaction before the fold's",
+        (
+            (
+                "jobs/drain.py",
+                "            if claimed:\n                try:\n",
+                "            await outbox.delete(connection, tenant, claimed)\n"
+                "        async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms) as connection:\n"
+                "            if claimed:\n                try:\n",
+            ),
+            (
+                "jobs/drain.py",
+                "                    raise Unfolded(claimed[0]) from error\n"
+                "                await outbox.delete(connection, tenant, claimed)\n",
+                "                    raise Unfolded(claimed[0]) from error\n",
+            ),
+        ),
+    ),
+    "no-sweep": Break(
+        "nothing looks for outbox rows whose wake-up was lost",
+        (("jobs/sweep.py", "in await shards.waiting(self._pool):", "in []:  # type: ignore[var-annotated]"),),
+    ),
+    "pubsub-only": Break(
+        "subscribers wait for messages alone: no slow check, nobody is woken when Redis comes back",
+        (
+            ("graph/streams.py", "seconds_max=SLOW_CHECK_SECONDS * random.uniform(0.75, 1.25)", "seconds_max=3600"),
+            ("db/live.py", "                self._wake_all()\n", ""),
+        ),
+    ),
+    "no-slow-check": Break(
+        "subscribers wait for messages, and are woken when Redis comes back, but never look by themselves",
+        (("graph/streams.py", "seconds_max=SLOW_CHECK_SECONDS * random.uniform(0.75, 1.25)", "seconds_max=3600"),),
+    ),
+    "early-answer": Break(
+        # A commit that is sent right after the answer is not enough to be seen: it overtakes the answer on its way.
+        "senders are answered at the insert, and a timer of 10 ms gathers the commits",
+        (
+            (
+                "db/recorder.py",
+                "        answers = await self._record_durably(tenant, submissions, recorded_by, "
+                "calls[0].traceparent)\n",
+                "        answers = await self._record_durably(tenant, submissions, recorded_by, "
+                "calls[0].traceparent, calls)\n",
+            ),
+            (
+                "db/recorder.py",
+                "recorded_by: Sequence[str], traceparent: str | None\n    ) -> list[Answer]:",
+                "recorded_by: Sequence[str], traceparent: str | None,\n        calls: Sequence[_Call],\n"
+                "    ) -> list[Answer]:",
+            ),
+            (
+                "db/recorder.py",
+                "                    return await record_all(\n",
+                "                    answers = await record_all(\n",
+            ),
+            (
+                "db/recorder.py",
+                "                        traceparent=traceparent,\n                    )\n",
+                "                        traceparent=traceparent,\n                    )\n"
+                "                    start = 0\n"
+                "                    for call in calls:\n"
+                "                        end = start + len(call.submissions)\n"
+                "                        if not call.answered.done():\n"
+                "                            call.answered.set_result(answers[start:end])\n"
+                "                        start = end\n"
+                "                    await asyncio.sleep(0.01)\n"
+                "                    return answers\n",
+            ),
+        ),
+    ),
+    "no-row-locks": Break(
+        "a fold reads classes and students without locking them",
+        (
+            ("db/assessment.py", "order by classroom for update", "order by classroom"),
+            ("db/assessment.py", "order by student for update", "order by student"),
+        ),
+    ),
+}
+
+
+class Outdated(Exception):
+    """The project no longer has the text that a break changes: write the break anew."""
+
+
+def changed_files(project: Path, name: str) -> dict[str, str]:
+    """The texts of the files that a break changes. Raises Outdated."""
+    texts: dict[str, str] = {}
+    for file, there, instead in BREAKS[name].changes:
+        text = texts.get(file) or (project / file).read_text()
+        if text.count(there) != 1:
+            raise Outdated(f"{name}: {file} has {text.count(there)} times {there!r}")
+        texts[file] = text.replace(there, instead)
+    return texts
+
+
+@contextmanager
+def broken_tree(project: Path, name: str) -> Iterator[Path]:
+    """A copy of the project with one break in it, removed at the end. Raises Outdated."""
+    texts = changed_files(project, name)
+    with reachable_folder() as folder:
+        tree = folder / "tree"
+        shutil.copytree(project, tree, ignore=LEFT_OUT)
+        for file, text in texts.items():
+            (tree / file).write_text(text)
+        yield tree

@@ -1,0 +1,184 @@
+"""A real service of several processes on embedded servers, whose parts can be killed, frozen and started again."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from server.embedded import EmbeddedServers
+from tests.support.folders import reachable_folder
+
+APIS, WORKERS = 2, 2
+READY_SECONDS_MAX = 20.0
+POLL_SECONDS = 0.02
+SECRET = "crash runs sign their tokens with this, and nobody else does"
+PROJECT = Path(__file__).parents[2]
+
+
+@dataclass(slots=True)
+class Member:
+    """One api or worker: how it is started, and its process."""
+
+    kind: str  # api or worker
+    port: int
+    log: Path
+    process: asyncio.subprocess.Process | None = None
+    is_frozen: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where an api serves."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def signal(self, sign: signal.Signals) -> None:
+        """Send a signal to the process."""
+        assert self.process is not None, f"{self.kind} was never started"
+        self.process.send_signal(sign)
+
+
+@dataclass(slots=True)
+class Cluster:
+    """Two apis and two workers of the tree at `tree`, over durable servers of our own. Use as an async context."""
+
+    tree: Path = PROJECT
+    servers: EmbeddedServers = field(init=False)
+    apis: list[Member] = field(default_factory=list)
+    workers: list[Member] = field(default_factory=list)
+    folder: Path = field(init=False)
+    _open_folder: object = field(init=False)
+
+    async def __aenter__(self) -> Self:
+        self._open_folder = opened = reachable_folder()
+        self.folder = opened.__enter__()
+        self.servers = EmbeddedServers(self.folder / "data", durable=True)
+        (self.folder / "data").mkdir(mode=0o755)
+        try:
+            await self.servers.start()
+        except BaseException:
+            opened.__exit__(None, None, None)
+            raise
+        return self
+
+    async def open(self) -> None:
+        """Start every api and worker, on a database that is migrated, and wait until they serve."""
+        ports = _free_ports(APIS)
+        self.apis = [Member("api", port, self.folder / f"api-{place}.log") for place, port in enumerate(ports)]
+        self.workers = [Member("worker", 0, self.folder / f"worker-{place}.log") for place in range(WORKERS)]
+        for member in self.members:
+            await self.start(member)
+        await self.until_ready()
+
+    @property
+    def members(self) -> list[Member]:
+        """Every api and worker."""
+        return [*self.apis, *self.workers]
+
+    async def start(self, member: Member) -> None:
+        """Start a member; `until_ready` waits for it."""
+        with member.log.open("ab") as output:
+            member.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, *_command(self.tree, member.kind)),
+                cwd=self.tree,
+                env=self._environment(member),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C reaches the run alone, which ends them in order
+            )
+
+    async def kill(self, member: Member) -> None:
+        """kill -9, and wait until it is gone."""
+        assert member.process is not None
+        with suppress(ProcessLookupError):
+            member.signal(signal.SIGKILL)
+        await member.process.wait()
+
+    def freeze(self, member: Member) -> None:
+        """Stop its clock."""
+        member.signal(signal.SIGSTOP)
+        member.is_frozen = True
+
+    def thaw(self, member: Member) -> None:
+        """Let it go on."""
+        member.signal(signal.SIGCONT)
+        member.is_frozen = False
+
+    async def until_ready(self) -> None:
+        """Wait until both servers take connections and every api answers /ready; no member may have died by itself."""
+        await self.servers.until_ready(seconds_max=READY_SECONDS_MAX)
+        async with asyncio.timeout(READY_SECONDS_MAX), httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
+            for member in self.apis:
+                while not await _is_ready(client, member):
+                    self.check()
+                    await asyncio.sleep(POLL_SECONDS)
+        self.check()
+
+    def check(self) -> None:
+        """Raise AssertionError for a member that ended although nobody killed it."""
+        for member in self.members:
+            assert member.process is not None
+            code = member.process.returncode
+            assert code is None, f"{member.kind} ended by itself with {code}:\n{tail(member.log)}"
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for member in self.members:
+            if member.process is not None and member.process.returncode is None:
+                await self.kill(member)
+        with suppress(ProcessLookupError):
+            await self.servers.stop()
+        self._open_folder.__exit__(None, None, None)  # type: ignore[attr-defined]
+
+    def _environment(self, member: Member) -> Mapping[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        return {
+            **kept,
+            "DATABASE_URL": self.servers.addresses.database_url,
+            "REDIS_URL": self.servers.addresses.redis_url,
+            "DATA_DIR": str(self.folder / member.log.stem),
+            "JWT_SECRET": SECRET,
+            "PORT": str(member.port or 8080),
+            "POOL_SIZE_MAX": "15",
+            "POOL_SIZE_IDLE": "4",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def _command(tree: Path, kind: str) -> tuple[str, ...]:
+    if (tree / "server" / "__main__.py").exists():
+        return ("-m", "server", kind, "--end-with", str(os.getpid()))
+    return ("-m", "tests.chaos.child", kind)
+
+
+async def _is_ready(client: httpx.AsyncClient, member: Member) -> bool:
+    try:
+        return (await client.get(f"{member.url}/ready")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now; they stay ours for lack of interest, which has to do."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def tail(log: Path, characters: int = 3_000) -> str:
+    """The last that a member said."""
+    return log.read_text(errors="replace")[-characters:] if log.exists() else "(it said nothing)"

@@ -1,0 +1,1 @@
+"""Journeys: whole ways through the product, as someone outside walks them."""

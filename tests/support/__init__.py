@@ -1,0 +1,1 @@
+"""What tests lean on, and the tools that read them."""

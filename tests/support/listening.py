@@ -1,0 +1,214 @@
+"""Listening to subscriptions as a client does: messages one by one, with a bound on the wait, cut and resumed."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import strawberry
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from strawberry.schema.config import StrawberryConfig
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from db.evidence import Answer as Recorded
+from db.live import Live
+from db.pool import Pool
+from db.recorder import Recorder
+from graph.answers import Answer
+from graph.classrooms import ClassroomQuery
+from graph.documents import Documents
+from graph.fanout import Fanout
+from graph.gate import Gate
+from graph.live import LiveSubscription
+from graph.request import Engine, begin
+from graph.scalars import SCALARS
+from graph.sockets import PROTOCOL, GraphQLSockets
+from graph.students import StudentQuery
+from rules.access import Role, Scope, Viewer
+from rules.evidence import LearningEvent
+from server.identity import Identity, SharedSecret, mint
+from server.serving import UVICORN, listen
+from tests.graph.toy import SECRET, heard, tell
+from tests.graph.toy import _Server as StartedServer
+from tests.rows.district import District, open_district
+from tests.support.events import Mill, submission
+
+NOW = datetime(2026, 3, 3, 9, 0, tzinfo=UTC)  # the day after the events of tests.support.events
+EXPIRY = datetime(2099, 1, 1, tzinfo=UTC)
+WAIT_SECONDS_MAX = 5.0
+
+
+@strawberry.type
+class Query(StudentQuery, ClassroomQuery):
+    """What is asked again."""
+
+
+DOCUMENTS = Documents(
+    strawberry.Schema(query=Query, subscription=LiveSubscription, config=StrawberryConfig(scalar_map=SCALARS))
+)
+
+RISK = """subscription ($key: ID!, $after: String) { riskFlagChanged(classroomId: $key, after: $after) {
+    kind resumeToken asOf { seq } transition {
+        change studentId reason severity earlier overall notify clearsWhen at evidence { numbers { name value } }
+    } } }"""
+MASTERY = """subscription ($student: ID, $key: ID, $after: String) {
+    masteryChanged(studentId: $student, classroomId: $key, after: $after) {
+    kind resumeToken asOf { seq } studentId mastery { concept { key } classroomId score state evidenceCount }
+    } }"""
+DASHBOARD = """subscription ($key: ID!, $after: String) { dashboardChanged(classroomId: $key, after: $after) {
+    kind resumeToken asOf { seq } dashboard {
+        averageScore completionRate submissionRate activeStudents
+        atRisk { nodes { studentId severity flags { reason severity } } }
+        recentActivity { nodes { studentId event { eventId effect } } }
+    } } }"""
+EVENTS = """subscription ($key: ID!, $after: String) { eventRecorded(classroomId: $key, after: $after) {
+    kind resumeToken asOf { seq } activity { studentId event { seq eventId type effect } }
+    } }"""
+
+
+class Silent:
+    """A wake that wakes nobody: these tests fold by hand."""
+
+    def mark(self, tenant: int, shard: int) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Watch:
+    """Seconds that a test moves."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Listener:
+    """One subscription of one client."""
+
+    def __init__(self, answers: AsyncGenerator[Answer]) -> None:
+        self._answers = answers
+
+    async def answer(self, *, seconds_max: float = WAIT_SECONDS_MAX) -> Answer:
+        """The next answer, whatever it is. Raises TimeoutError."""
+        async with asyncio.timeout(seconds_max):
+            return await anext(self._answers)
+
+    async def message(self, *, seconds_max: float = WAIT_SECONDS_MAX) -> Any:
+        """The payload of the next message, which must not fail."""
+        answer = await self.answer(seconds_max=seconds_max)
+        assert answer.errors == (), answer.errors
+        assert answer.data is not None
+        (message,) = answer.data.values()
+        return message
+
+    async def messages(self, count: int) -> list[Any]:
+        """The next so many messages."""
+        return [await self.message() for _ in range(count)]
+
+    async def refusal(self) -> str:
+        """The code that the stream ends with; nothing comes after it."""
+        answer = await self.answer()
+        assert answer.data is None
+        assert [found async for found in self._answers] == []
+        (error,) = answer.errors
+        code: str = error["extensions"]["code"]
+        return code
+
+    async def close(self) -> None:
+        """Leave."""
+        await self._answers.aclose()
+
+
+@dataclass
+class Desk:
+    """A tenant with class 7b, its teacher, and ways to record, fold and listen."""
+
+    pool: Pool
+    mill: Mill
+    district: District
+    live: Live
+    seconds: Watch = field(default_factory=Watch)
+    engine: Engine = field(init=False)
+
+    def __post_init__(self) -> None:
+        recorder = Recorder(self.pool, clock=self.mill.clock, wake=Silent(), live=self.live)  # type: ignore[arg-type]
+        self.engine = Engine(
+            clock=self.mill.clock,
+            pool=self.pool,
+            recorder=recorder,
+            wake=Silent(),  # type: ignore[arg-type]
+            live=self.live,
+            fanout=Fanout(self.seconds),
+        )
+
+    def viewer(self, key: str, *roles: Role, scopes: frozenset[Scope] = frozenset()) -> Viewer:
+        """Somebody of this tenant."""
+        return Viewer(self.mill.tenant, key, frozenset(roles), EXPIRY, scopes)
+
+    def listen(self, document: str, *, by: Viewer | None = None, **variables: Any) -> Listener:
+        """Subscribe, as the teacher unless said otherwise; nothing happens before the first message is asked for."""
+        context = begin(self.engine, by or self.viewer("teacher", Role.TEACHER), "test")
+        return Listener(DOCUMENTS.subscribe(DOCUMENTS.plan(document, None), variables, context))
+
+    async def ask(self, document: str, **variables: Any) -> Any:
+        """The data of a query by an admin."""
+        context = begin(self.engine, self.viewer("admin", Role.ADMIN), "test")
+        answer = await DOCUMENTS.execute(DOCUMENTS.plan(document, None), variables, context)
+        assert answer.errors == ()
+        return answer.data
+
+    async def record(self, *events: LearningEvent) -> list[Recorded]:
+        """Record as the api does, watchers of the log told."""
+        sent = [submission(event) for event in events]
+        return await self.engine.recorder.record(self.mill.tenant, sent, recorded_by="lms")
+
+    async def fold(self, *events: LearningEvent) -> None:
+        """Record and fold."""
+        if events:
+            await self.record(*events)
+        await self.mill.fold()
+
+
+@asynccontextmanager
+async def served(desk: Desk) -> AsyncIterator[Callable[..., AbstractAsyncContextManager[ClientConnection]]]:
+    """Run the desk's subscriptions behind real sockets; what it yields connects as somebody of the tenant."""
+    authenticate = Identity(SharedSecret(SECRET), clock=desk.mill.clock).viewer_of
+    sockets = GraphQLSockets(documents=DOCUMENTS, engine=desk.engine, authenticate=authenticate, gate=Gate())
+    app = Starlette(routes=[WebSocketRoute("/graphql", sockets)])
+    server = StartedServer(uvicorn.Config(app, **UVICORN, lifespan="off", log_config=None))
+    listener = listen("127.0.0.1", 0)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    await server.ready.wait()
+
+    @asynccontextmanager
+    async def session(key: str, *roles: Role) -> AsyncIterator[ClientConnection]:
+        life = timedelta(hours=1)
+        token = mint(SECRET, tenant=desk.mill.tenant, sub=key, roles=roles, now=desk.mill.clock(), life=life)
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/graphql"
+        async with connect(url, subprotocols=[Subprotocol(PROTOCOL)]) as socket:
+            await tell(socket, type="connection_init", payload={"authorization": f"Bearer {token}"})
+            assert await heard(socket) == {"type": "connection_ack"}
+            yield socket
+
+    try:
+        yield session
+    finally:
+        await sockets.shut()
+        server.should_exit = True
+        await running
+
+
+async def open_desk(pool: Pool, live: Live, *, students: tuple[str, ...] = ("s1", "s2", "s3")) -> Desk:
+    """A fresh tenant with a class, its teacher and its students."""
+    district = await open_district(pool)
+    await district.classroom("7b")
+    await district.teach("teacher")
+    for student in students:
+        await district.enroll(student)
+    return Desk(pool, Mill.of(pool, district.tenant, live, now=NOW), district, live)
