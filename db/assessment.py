@@ -52,11 +52,15 @@ select n.classroom, n.person as student, n.started, s.zone as own_zone, v.last_o
     v.last_source, v.last_event_id, v.assigned, v.graded, v.submitted, v.score_sum, v.score_count, v.last_active_at,
     v.open_items, v.recent
 from unnest($2::text[], $3::date[]) as w (classroom, today)
-join enrollment n on n.tenant = $1 and n.classroom = w.classroom and n.role = 'STUDENT'
-    and n.started <= w.today and (n.ended is null or n.ended > w.today)
+cross join lateral (  -- one look for each class, and `offset 0` so that it stays so: see db.projection
+    select * from enrollment m
+    where m.tenant = $1 and m.classroom = w.classroom and m.role = 'STUDENT'
+        and m.started <= w.today and (m.ended is null or m.ended > w.today)
+    offset 0
+) n
 join student s on s.tenant = $1 and s.student = n.person
 left join view_state v on v.tenant = $1 and v.classroom = n.classroom and v.student = n.person
-where n.tenant = $1 and s.tenant = $1
+where s.tenant = $1
 order by n.classroom, n.person
 """
 

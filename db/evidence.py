@@ -40,6 +40,7 @@ class Answer:
     received_at: datetime
     stored_hash: bytes
     effect: Effect | None = None
+    shard: int | None = None  # where a correction waits: beside its target; None where the event's own shard holds
 
 
 RECORD = """
@@ -298,10 +299,10 @@ async def _void(
         classrooms,
         traceparent,
     )
-    for place, _, answer in voids:
+    for (place, _, answer), shard in zip(voids, shards, strict=True):
         target = found.get(answer.seq)
         effect = Effect.WAITING if target is None else Effect.APPLIED
         if target is not None and target["kind"] == Kind.EVENT_VOIDED:
             effect = Effect.NONE
-        answers[place] = replace(answer, effect=effect)
+        answers[place] = replace(answer, effect=effect, shard=shard)
     return answers

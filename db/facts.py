@@ -14,18 +14,23 @@ from rules.policy import DEFAULT_POLICY, Model, Policy
 _EVENT_COLUMNS = """e.source, e.event_id, e.kind, e.occurred_at, e.revision, e.student, e.classroom, e.assignment,
     e.quiz, e.concepts, e.ratio, e.submission, e.due_at, e.time_spent_ms, e.target_source, e.target_event_id"""
 
+# `offset 0`: else every correction of the tenant is read and hashed for each batch, however few events it holds.
 _IS_OUT = """(
     exists (select from correction x
             where x.tenant = $1 and x.target_source = e.source and x.target_event_id = e.event_id
-              and x.kind = 'EVENT_VOIDED')
-    or exists (select from dead_letter d where d.tenant = $1 and d.source = e.source and d.event_id = e.event_id)
+              and x.kind = 'EVENT_VOIDED' offset 0)
+    or exists (select from dead_letter d
+               where d.tenant = $1 and d.source = e.source and d.event_id = e.event_id offset 0)
 )"""
 
 CLAIMED_EVENTS = f"""
 select {_EVENT_COLUMNS}, e.seq, e.received_at, {_IS_OUT} as is_out
 from unnest($2::bigint[], $3::timestamptz[]) as c (seq, received_at)
-join event e on e.tenant = $1 and e.seq = c.seq and e.received_at = c.received_at
-where e.tenant = $1 and e.received_at between $4 and $5
+cross join lateral (  -- one look for each row, and `offset 0` so that it stays so: see db.projection
+    select * from event l
+    where l.tenant = $1 and l.seq = c.seq and l.received_at = c.received_at and l.received_at between $4 and $5
+    offset 0
+) e
 """  # noqa: S608 - composed of constants above
 
 LOG_OF_STUDENTS = f"""

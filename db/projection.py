@@ -20,15 +20,19 @@ _recent = msgspec.json.Decoder(tuple[CountedScore, ...])
 VIEW_COLUMNS = """v.student, v.classroom, v.last_occurred_at, v.last_revision, v.last_source, v.last_event_id,
     v.assigned, v.graded, v.submitted, v.score_sum, v.score_count, v.last_active_at, v.open_items, v.recent"""
 
+# Each row wanted is looked up by itself (lateral, and `offset 0` so that it stays so): where the tables were never
+# analyzed, or when they were empty, the planner takes a tenant for small and reads all of it for every batch.
 VIEWS = f"""
 select {VIEW_COLUMNS}
 from unnest($2::text[], $3::text[]) as w (student, classroom)
-join view_state v on v.tenant = $1 and v.classroom = w.classroom and v.student = w.student
-where v.tenant = $1
+cross join lateral (
+    select * from view_state s where s.tenant = $1 and s.classroom = w.classroom and s.student = w.student offset 0
+) v
 """  # noqa: S608 - composed of constants above
 
 # A view that is continued wants named rows, one that is replayed wants all: two joins, for with one condition for both
-# the planner falls back to an index that reads a whole class for each row wanted (measured: 20 times slower).
+# the planner falls back to an index that reads a whole class for each row wanted (measured: 20 times slower). The
+# comparisons of rows are for the same reason: only the primary key, which begins with the student, can serve them.
 _STANDING_COLUMNS = """s.student, s.classroom, s.concept, s.count, s.earlier_sum, s.newest, s.successes,
     s.quiz_attempts, s.score, s.last_evidence_at, s.mastered_at, s.rank, s.claimed_at, s.best, s.latest,
     s.time_spent_ms, s.last_accessed_at, s.policy_version"""
@@ -36,13 +40,21 @@ _STANDING_COLUMNS = """s.student, s.classroom, s.concept, s.count, s.earlier_sum
 STANDINGS = f"""
 select {_STANDING_COLUMNS}
 from unnest($2::text[], $3::text[], $4::text[]) as w (student, classroom, concept)
-join standing s on s.tenant = $1 and s.student = w.student and s.classroom = w.classroom and s.concept = w.concept
-where s.tenant = $1
+cross join lateral (
+    select * from standing k
+    where k.tenant = $1 and k.student = w.student
+        and (k.classroom, k.concept) >= (w.classroom, w.concept)
+        and (k.classroom, k.concept) <= (w.classroom, w.concept)
+    offset 0
+) s
 union all
 select {_STANDING_COLUMNS}
 from unnest($5::text[], $6::text[]) as w (student, classroom)
-join standing s on s.tenant = $1 and s.student = w.student and s.classroom = w.classroom
-where s.tenant = $1
+cross join lateral (
+    select * from standing k
+    where k.tenant = $1 and k.student = w.student and k.classroom between w.classroom and w.classroom
+    offset 0
+) s
 """  # noqa: S608 - composed of constants above
 
 _WORK_COLUMNS = """k.student, k.classroom, k.item, k.is_assigned, k.is_excused, k.due_at, k.assigned_source,
@@ -52,13 +64,17 @@ _WORK_COLUMNS = """k.student, k.classroom, k.item, k.is_assigned, k.is_excused, 
 WORKS = f"""
 select {_WORK_COLUMNS}
 from unnest($2::text[], $3::text[], $4::text[]) as w (student, classroom, item)
-join work k on k.tenant = $1 and k.student = w.student and k.classroom = w.classroom and k.item = w.item
-where k.tenant = $1
+cross join lateral (
+    select * from work s
+    where s.tenant = $1 and s.student = w.student and s.classroom = w.classroom and s.item = w.item
+    offset 0
+) k
 union all
 select {_WORK_COLUMNS}
 from unnest($5::text[], $6::text[]) as w (student, classroom)
-join work k on k.tenant = $1 and k.student = w.student and k.classroom = w.classroom
-where k.tenant = $1
+cross join lateral (
+    select * from work s where s.tenant = $1 and s.student = w.student and s.classroom = w.classroom offset 0
+) k
 """  # noqa: S608 - composed of constants above
 
 SAVE_VIEWS = """

@@ -140,7 +140,8 @@ class Recorder:
         classrooms: set[str] = set()
         for sent, answer in zip(submissions, answers, strict=True):
             event = sent.event
-            self._wake.mark(tenant, shard_of(classroom=event.classroom, student=event.student))
+            own_shard = shard_of(classroom=event.classroom, student=event.student)
+            self._wake.mark(tenant, own_shard if answer.shard is None else answer.shard)
             if answer.status is Status.ACCEPTED and event.classroom:
                 classrooms.add(event.classroom)
         if classrooms:

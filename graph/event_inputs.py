@@ -23,7 +23,8 @@ class Lane(Enum):
 
 @strawberry.input(
     description="One learning event. A field that is left out or null was not sent. What a type needs beyond "
-    "`source`, `eventId`, `occurredAt` and `studentId` stands at the fields; a person may leave out all four."
+    "`source`, `eventId`, `occurredAt` and `studentId` stands at the fields. Machines send these four, a teacher or "
+    "admin at least `studentId`, a student none of them."
 )
 class RecordEventInput:
     """The attributes of `rules.evidence.EventInput`, under the same names and in the same order."""

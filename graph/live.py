@@ -27,7 +27,8 @@ After = Annotated[
     str | None,
     strawberry.argument(
         description="The `resumeToken` of the last message you have handled: exactly what came after it follows, in "
-        "order, then what happens from now on. Left out or null: from now on."
+        "order, then what happens from now on. Left out or null: first the present state, or a READY message where "
+        "there is no state to send, then what happens from now on."
     ),
 ]
 

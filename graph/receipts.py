@@ -37,7 +37,9 @@ class CorrectionEffect(Enum):
     """The effects of `db.evidence.Effect`, described."""
 
     APPLIED = strawberry.enum_value("APPLIED", description="It takes effect on the event that it names.")
-    WAITING = strawberry.enum_value("WAITING", description="The event that it names is not recorded yet; then it will.")
+    WAITING = strawberry.enum_value(
+        "WAITING", description="The event that it names is not recorded yet; once it is, this takes effect."
+    )
     NONE = strawberry.enum_value("NONE", description="It names a correction, and a correction stays.")
 
 

@@ -43,7 +43,7 @@ class LiveMessageKind(Enum):
     READY = strawberry.enum_value(
         "READY",
         description="No payload: you have all there was, changes follow. Sent once, when `after` was left out, so that "
-        "you hold a resume token before anything happens.",
+        "you hold a resume token before anything happens; `dashboardChanged` sends its SNAPSHOT instead.",
     )
     RESYNC = strawberry.enum_value(
         "RESYNC",
@@ -106,6 +106,7 @@ async def follow(context: Context, stream: Stream[Row], after: str | None) -> As
             read_at = loop.time()
             page = await _patiently(partial(_page, context, stream, teller.epoch, teller.cursor))
             for told in teller.tell(page):
+                await asyncio.sleep(0)  # a socket with room never waits: a long snapshot must let the others in
                 await _patiently(partial(_judge, stream, seconds_max=DELIVERY_RIGHT_SECONDS))
                 yield told
             if page.is_full:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from arq.worker import Worker as ArqWorker
 from arq.worker import func
@@ -16,6 +16,9 @@ from db.pool import LOST, Pool
 from db.wake import FUNCTION, QUEUE, Shard, Waker, decoded, encoded, open_arq
 from jobs.drain import Drain
 from jobs.sweep import Sweep
+
+if TYPE_CHECKING:
+    from arq.typing import WorkerCoroutine
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +116,9 @@ async def _keep_arq(workplace: Workplace) -> None:
 
 def arq_worker(workplace: Workplace) -> ArqWorker:
     """Build arq's worker: one function, its signals and retries left to us."""
+    run_job = cast("WorkerCoroutine", workplace.run_job)  # arq's protocol wants *args, which would hide our two
     return ArqWorker(
-        functions=[func(workplace.run_job, name=FUNCTION, keep_result=0, max_tries=EVERY_TRY, timeout=JOB_SECONDS)],
+        functions=[func(run_job, name=FUNCTION, keep_result=0, max_tries=EVERY_TRY, timeout=JOB_SECONDS)],
         queue_name=QUEUE,
         redis_pool=open_arq(workplace.waker.redis_url, seconds=ARQ_REDIS_SECONDS),
         max_jobs=workplace.concurrency * 4,

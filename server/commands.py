@@ -164,7 +164,13 @@ def _add_simulate(found: argparse.ArgumentParser) -> None:
 
 def _add_replay(found: argparse.ArgumentParser) -> None:
     found.add_argument("--class", dest="classes", default="BBB-2013J", help="one of the 9 classes, or all")
-    found.add_argument("--speed", type=float, default=0.0, help="days of the class per second; 0: as fast as taken")
+    found.add_argument(
+        "--speed",
+        type=float,
+        default=0.0,
+        help="days of the class per second, with what lies ahead stamped when sent; 0 (default): what has happened, as "
+        "fast as it is taken",
+    )
     found.add_argument("--shift-to-today", action="store_true", help="move the dates so that --week is this week")
     found.add_argument("--week", type=_count, default=12, help="the week of the class that today is in (default 12)")
     found.add_argument("--data", type=Path, help="folder of the OULAD files (default docs/data)")

@@ -109,8 +109,15 @@ async def feed(
 ) -> None:
     """Send events in the order of time: `days_per_second` days of the class in a second, 0 as fast as they are taken.
 
-    What would lie in the future is stamped when it is sent: the log takes no event of tomorrow.
+    The log takes no event of tomorrow: what lies in the future is stamped when it is sent, and not sent at speed 0,
+    so that loading a class again changes nothing.
     """
+    if not days_per_second:
+        now = clock()
+        past = [event for event in events if moment(event) <= now]
+        if len(past) < len(events):
+            print(f"  {len(events) - len(past)} events are still to come and left out: --speed sends them", flush=True)
+        events = past
     started, printed = monotonic(), 0.0
     lane = Lane.LIVE if days_per_second else Lane.BACKFILL
     place = 0

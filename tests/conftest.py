@@ -12,6 +12,7 @@ from server.embedded import EmbeddedServers
 from tests.support.folders import reachable_folder
 
 if TYPE_CHECKING:
+    from db.live import Live
     from db.pool import Pool
 
 

@@ -269,8 +269,8 @@ create table standing (
     student_change bigint not null,
     primary key (tenant, student, classroom, concept)
 );
-create index standing_by_class_change on standing (tenant, classroom, class_change);
-create index standing_by_student_change on standing (tenant, student, student_change);
+create index standing_by_class_change on standing (tenant, classroom, class_change, student, concept);
+create index standing_by_student_change on standing (tenant, student, student_change, classroom, concept);
 
 create table student (
     tenant bigint not null,

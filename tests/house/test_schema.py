@@ -112,6 +112,7 @@ def operations() -> Iterator[tuple[str, GraphQLField, str]]:
                 yield f"{root_name}.{name}", field, root_name
 
 
+@pytest.mark.feature("002-11")
 def test_the_committed_schema_is_what_the_code_says() -> None:
     committed = (ROOT / "schema.graphql").read_text()
 

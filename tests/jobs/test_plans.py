@@ -1,18 +1,16 @@
 """The fold's statements find their rows by index, whatever the planner knows about the tables."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-import pytest
 
 from db import assessment, facts, outbox, projection
 from db.migrate import make_partitions, migrate
-from server.embedded import EmbeddedServers
 
 TENANT = 1
 BACKLOG = 50_000
@@ -97,7 +95,9 @@ async def filled(server_url: str, knowledge: str) -> str:
         if knowledge == "analyzed empty":
             await connection.execute("analyze")
         for statement in FILL.split(";")[:-1]:
-            await connection.execute(statement.replace("$1", f"timestamptz '{AT}'").replace("$2", f"timestamptz '{RECEIVED}'"))
+            await connection.execute(
+                statement.replace("$1", f"timestamptz '{AT}'").replace("$2", f"timestamptz '{RECEIVED}'")
+            )
         if knowledge == "analyzed full":
             await connection.execute("analyze")
     finally:
@@ -118,8 +118,7 @@ async def plan_of(connection: asyncpg.Connection, name: str, *, is_generic: bool
     async with connection.transaction():
         await connection.execute("set local jit = off; set local role sightline_app")
         await connection.execute(f"set local sightline.tenant = '{TENANT}'")
-        if name == "CLAIM":
-            await connection.execute(outbox.CLAIM_SETTINGS)
+        await connection.execute(outbox.CLAIM_SETTINGS)
         if not is_generic:
             text = await connection.fetchval(f"explain (format json) {statement}", *values)
         else:

@@ -126,7 +126,7 @@ def test_a_wrong_setting_is_one_line_with_its_name_and_what_it_expects(command: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_production_starts_without_no_default(tmp_path: Path) -> None:
+def test_production_does_not_start_on_a_default(tmp_path: Path) -> None:
     told = run("api", folder=tmp_path, ENVIRONMENT="production")
 
     assert told.returncode == 2

@@ -85,7 +85,7 @@ def left_in(folder: Path) -> list[str]:
         except OSError:
             continue
         if state not in "ZX" and any(name in known for name in names):
-            found.append((process / "cmdline").name and known[:120].decode(errors="replace"))
+            found.append(f"{process.name} {known[:120].decode(errors='replace')}")
     return found
 
 

@@ -1,8 +1,11 @@
 """The real classes: what the rows of OULAD become, and how they are moved in time."""
 
+import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -10,12 +13,14 @@ from rules.access import Role, Scope, Viewer
 from rules.evidence import EventInput, IntakeSettings, Submission
 from rules.roster import AssignmentKind
 from rules.validation import validate
-from server.feed import roster_entries
+from server.feed import feed, roster_entries
 from server.replay import DATA, Course, Replay, Row, Stay, Work, WrongData, read_courses, shift_to_week
+from server.sender import Service, Tally
 
 pytestmark = pytest.mark.feature("000-25")
 
 NOW = datetime(2026, 3, 11, 9, 30, tzinfo=UTC)
+NOVEMBER = datetime(2013, 11, 1, tzinfo=UTC)  # between the two rows of SMALL
 MACHINE = Viewer(1, "lms-1", frozenset({Role.INTEGRATOR}), NOW, frozenset({Scope.INGEST}))
 ESSAY = Work("a1", "BBB:TMA", "TMA", date(2013, 10, 20))
 QUIZ = Work("a2", "BBB:CMA", "CMA", date(2013, 11, 24))
@@ -159,3 +164,34 @@ def test_the_roster_is_saved_catalog_and_school_first_and_work_last() -> None:
 def test_a_folder_without_the_data_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(WrongData, match=str(tmp_path)):
         read_courses(tmp_path)
+
+
+class Recorded:
+    """A service that takes everything; only what is sent to it matters here."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.batches: list[list[EventInput]] = []
+
+    async def record(self, events: list[EventInput]) -> None:
+        self.batches.append(events)
+
+
+async def test_at_full_speed_only_what_has_happened_is_sent_unchanged_and_as_a_backfill() -> None:
+    service, found = Recorded(), Replay(SMALL).events()
+
+    await feed(cast(Service, service), found, days_per_second=0, stop=asyncio.Event(), clock=lambda: NOVEMBER)
+
+    (batch,) = service.batches
+    assert batch == [replace(event, lane="BACKFILL") for event in found if event.event_id != "p2:attempt"]
+
+
+async def test_at_a_chosen_speed_the_future_is_stamped_when_it_is_sent() -> None:
+    service, found = Recorded(), Replay(SMALL).events()
+
+    await feed(cast(Service, service), found, days_per_second=1e6, stop=asyncio.Event(), clock=lambda: NOVEMBER)
+
+    sent = [event for batch in service.batches for event in batch]
+    assert [event.event_id for event in sent] == [event.event_id for event in found]
+    assert sent[-1].occurred_at == NOVEMBER
+    assert {event.lane for event in sent} == {"LIVE"}

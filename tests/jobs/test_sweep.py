@@ -1,0 +1,140 @@
+"""The sweep: what no wake-up told of, and what time alone changes, is found in Postgres."""
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+
+from db.live import Live
+from db.pool import Pool
+from db.wake import Waker
+from jobs import worker
+from jobs.drain import Drain
+from jobs.sweep import Sweep
+from jobs.worker import Workplace, run_worker
+from rules.evidence import Kind
+from tests.rows.district import District
+from tests.support.events import Mill, graded
+from tests.support.tenants import fresh_tenant
+
+# Before every other test's time: the sweep looks at all tenants, and none of theirs is due yet.
+NOW = datetime(2026, 1, 8, 12, 0, tzinfo=UTC)
+FLAGS = """
+select student, reason, severity from risk_flag where tenant = $1 and severity is not null order by student, reason
+"""
+
+
+async def mill_of(pool: Pool, live: Live, *, zone: str = "UTC") -> Mill:
+    tenant = await fresh_tenant(pool, zone=zone)
+    district = District(pool, tenant, count(1))
+    await district.classroom("7b")
+    for student in ("s1", "s2"):
+        await district.enroll(student, started=date(2026, 1, 7))
+    return Mill.of(pool, tenant, live, now=NOW)
+
+
+def sweep_of(mill: Mill) -> Sweep:
+    async def drain_shard(tenant: int, shard: int) -> None:
+        if tenant == mill.tenant:
+            await mill.drain.shard(tenant, shard)
+
+    return Sweep(mill.drain, pool=mill.pool, clock=mill.clock, drain_shard=drain_shard)
+
+
+@pytest.mark.feature("000-08", "000-23")
+async def test_a_row_that_nobody_was_woken_for_is_folded_within_seconds(
+    pool: Pool, live: Live, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: Workplace) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(worker, "_keep_arq", never)  # Redis is away for good
+    mill = await mill_of(pool, live)
+    await mill.record(graded("e1", "s1", 0.5))
+    waker = Waker(redis_url)
+    workplace = Workplace(pool, mill.clock, live, waker, 2)
+    working = asyncio.create_task(run_worker(workplace))
+    try:
+        async with asyncio.timeout(5):
+            while await mill.rows("select 1 from outbox where tenant = $1"):  # noqa: ASYNC110 - Postgres tells nobody
+                await asyncio.sleep(0.05)
+    finally:
+        workplace.stop.set()
+        await working
+        await waker.aclose()
+    assert await mill.rows("select classroom, count from standing where tenant = $1 order by 1") == [("", 1), ("7b", 1)]
+
+
+@pytest.mark.feature("000-14", "F")
+async def test_work_that_falls_due_is_missing_without_any_event(pool: Pool, live: Live) -> None:
+    mill = await mill_of(pool, live)
+    due = NOW + timedelta(hours=1)
+    given = {"kind": Kind.ASSIGNMENT_ASSIGNED, "ratio": None, "occurred_at": NOW, "due_at": due}
+    await mill.recorded_and_folded([graded("a1", "s1", 0, **given)])
+    sweep = sweep_of(mill)
+
+    mill.clock.now = due
+    await sweep.once()
+    assert await mill.rows(FLAGS) == []
+
+    mill.clock.now = due + timedelta(seconds=1)
+    await sweep.once()
+    assert await mill.rows(FLAGS) == [("s1", "MISSING_SUBMISSIONS", 1)]
+
+
+@pytest.mark.feature("F")
+async def test_a_student_becomes_inactive_as_the_local_day_begins(pool: Pool, live: Live) -> None:
+    """In Auckland the seventh day after 9 January begins at 11:00 UTC on the 15th, not at midnight UTC."""
+    mill = await mill_of(pool, live, zone="Pacific/Auckland")
+    active = {"kind": Kind.CONTENT_VIEWED, "ratio": None, "assignment": None, "occurred_at": NOW}
+    await mill.recorded_and_folded([graded("e1", "s1", 0, **active), graded("e2", "s2", 0, **active)])
+    assert await mill.rows("select reassess_at from classroom_state where tenant = $1") == [
+        (datetime(2026, 1, 15, 11, 0, tzinfo=UTC),)
+    ]
+    sweep = sweep_of(mill)
+
+    mill.clock.now = datetime(2026, 1, 15, 10, 59, 59, tzinfo=UTC)
+    await sweep.once()
+    assert await mill.rows(FLAGS) == []
+
+    mill.clock.now = datetime(2026, 1, 15, 11, 0, tzinfo=UTC)
+    await sweep.once()
+    assert await mill.rows(FLAGS) == [("s1", "INACTIVE", 1), ("s2", "INACTIVE", 1)]
+
+
+@pytest.mark.feature("000-16", "F")
+async def test_one_student_alone_is_below_no_median(pool: Pool, live: Live) -> None:
+    """Only s1 has work; a zero for s2, who has none, would make a median."""
+    mill = await mill_of(pool, live)
+    given = {"kind": Kind.ASSIGNMENT_ASSIGNED, "ratio": None, "occurred_at": NOW, "due_at": NOW + timedelta(days=3)}
+    await mill.recorded_and_folded([graded("a1", "s1", 0, **given)])
+    assert await mill.rows(FLAGS) == []
+
+
+@pytest.mark.feature("000-09")
+async def test_a_class_that_cannot_be_assessed_keeps_no_other_waiting(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mills = [await mill_of(pool, live) for _ in range(2)]
+    due = NOW + timedelta(hours=1)
+    given = {"kind": Kind.ASSIGNMENT_ASSIGNED, "ratio": None, "occurred_at": NOW, "due_at": due}
+    for mill in mills:
+        await mill.recorded_and_folded([graded("a1", "s1", 0, **given)])
+        mill.clock.now = due + timedelta(seconds=1)
+    working = Drain.classroom
+    tried: list[int] = []
+
+    async def classroom(self: Drain, tenant: int, key: str) -> None:
+        tried.append(tenant)
+        if len(tried) == 1:
+            raise ZeroDivisionError
+        await working(self, tenant, key)
+
+    monkeypatch.setattr(Drain, "classroom", classroom)
+    await sweep_of(mills[0]).once()
+
+    found: list[Any] = [await mill.rows(FLAGS) for mill in mills]
+    assert {mill.tenant for mill in mills} <= set(tried)
+    assert sorted(map(len, found)) == [0, 1]
