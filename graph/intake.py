@@ -34,7 +34,7 @@ class IngestionConflict:
     """One differing content; sending the same one again counts it once more."""
 
     source: str = strawberry.field(description="The source of the event.")
-    event_id: str = strawberry.field(description="The event's id within its source.")
+    event_id: strawberry.ID = strawberry.field(description="The event's id within its source.")
     seq: Seq = strawberry.field(description="The log position of the stored event.")
     stored_hash: str = strawberry.field(description="Fingerprint of the stored content, in hexadecimal.")
     sent_hash: str = strawberry.field(description="Fingerprint of the differing content, in hexadecimal.")
@@ -63,7 +63,7 @@ class UnrosteredEvent:
 
     seq: Seq = strawberry.field(description="Its position in the tenant's log.")
     source: str = strawberry.field(description="The system or person that recorded it.")
-    event_id: str = strawberry.field(description="Its id within its source.")
+    event_id: strawberry.ID = strawberry.field(description="Its id within its source.")
     student_id: strawberry.ID = strawberry.field(description="The student's key as it was sent.")
     classroom_id: strawberry.ID | None = strawberry.field(description="The class's key as it was sent; null without.")
     received_at: datetime = strawberry.field(description="When the server received it.")
@@ -75,7 +75,7 @@ class DeadLetter:
     """Handled by an admin."""
 
     source: str = strawberry.field(description="The system or person that recorded it.")
-    event_id: str = strawberry.field(description="Its id within its source.")
+    event_id: strawberry.ID = strawberry.field(description="Its id within its source.")
     seq: Seq = strawberry.field(description="Its position in the tenant's log.")
     student_id: strawberry.ID = strawberry.field(description="The key of its student.")
     classroom_id: strawberry.ID | None = strawberry.field(description="The key of its class; null without.")
@@ -89,10 +89,10 @@ class WaitingCorrection:
 
     seq: Seq = strawberry.field(description="Its position in the tenant's log.")
     source: str = strawberry.field(description="The system or person that recorded the correction.")
-    event_id: str = strawberry.field(description="The correction's id within its source.")
+    event_id: strawberry.ID = strawberry.field(description="The correction's id within its source.")
     type: EventType = strawberry.field(description="What the correction does.")
     target_source: str = strawberry.field(description="The source of the event it corrects.")
-    target_event_id: str = strawberry.field(description="The id of the event it corrects, within that source.")
+    target_event_id: strawberry.ID = strawberry.field(description="The id of the event it corrects.")
     reason: str = strawberry.field(description="Why, in the words of whoever corrected.")
     at: datetime = strawberry.field(description="When the correction was recorded.")
 
@@ -115,7 +115,7 @@ class IngestedEvent:
     id: strawberry.ID = strawberry.field(description="The server's id of the event (UUIDv7).")
     seq: Seq = strawberry.field(description="Its position in the tenant's log.")
     source: str = strawberry.field(description="The system or person that recorded it.")
-    event_id: str = strawberry.field(description="Its id within its source.")
+    event_id: strawberry.ID = strawberry.field(description="Its id within its source.")
     status: EventStatus = strawberry.field(description="What became of it.")
     type: EventType = strawberry.field(description="What happened.")
     source_type: str | None = strawberry.field(
@@ -138,7 +138,7 @@ def conflict_of(row: ConflictRow) -> IngestionConflict:
     """A conflict as clients read it."""
     return IngestionConflict(
         source=row.source,
-        event_id=row.event_id,
+        event_id=strawberry.ID(row.event_id),
         seq=Seq(row.seq),
         stored_hash=row.stored_hash.hex(),
         sent_hash=row.sent_hash.hex(),
@@ -159,7 +159,7 @@ def unrostered_of(row: UnrosteredRow) -> UnrosteredEvent:
     return UnrosteredEvent(
         seq=Seq(row.seq),
         source=row.source,
-        event_id=row.event_id,
+        event_id=strawberry.ID(row.event_id),
         student_id=strawberry.ID(row.student),
         classroom_id=_id_or_null(row.classroom),
         received_at=row.received_at,
@@ -171,7 +171,7 @@ def dead_letter_of(row: DeadLetterRow) -> DeadLetter:
     """A dead letter as clients read it."""
     return DeadLetter(
         source=row.source,
-        event_id=row.event_id,
+        event_id=strawberry.ID(row.event_id),
         seq=Seq(row.seq),
         student_id=strawberry.ID(row.student),
         classroom_id=_id_or_null(row.classroom),
@@ -185,10 +185,10 @@ def correction_of(row: WaitingCorrectionRow) -> WaitingCorrection:
     return WaitingCorrection(
         seq=Seq(row.seq),
         source=row.source,
-        event_id=row.event_id,
+        event_id=strawberry.ID(row.event_id),
         type=EventType(row.kind),
         target_source=row.target_source,
-        target_event_id=row.target_event_id,
+        target_event_id=strawberry.ID(row.target_event_id),
         reason=row.reason,
         at=row.at,
     )
@@ -210,7 +210,7 @@ def ingested_of(row: EventRow) -> IngestedEvent:
         id=strawberry.ID(str(row.id)),
         seq=Seq(row.seq),
         source=row.source,
-        event_id=row.event_id,
+        event_id=strawberry.ID(row.event_id),
         status=_status_of(row),
         type=EventType(row.kind),
         source_type=row.source_type,

@@ -95,7 +95,9 @@ class RecordedEvent:
     id: strawberry.ID = strawberry.field(description="The server's id of the event (UUIDv7).")
     seq: Seq = strawberry.field(description="Its position in the tenant's log.")
     source: str = strawberry.field(description="The system or person that told it.")
-    event_id: str = strawberry.field(description="Its id within its source; made by the server where none was sent.")
+    event_id: strawberry.ID = strawberry.field(
+        description="Its id within its source; made by the server where none was sent."
+    )
     received_at: datetime = strawberry.field(description="When the server received it.")
 
 
@@ -193,7 +195,7 @@ def event_of(submission: Submission, answer: Answer) -> RecordedEvent:
         id=strawberry.ID(str(answer.id)),
         seq=Seq(answer.seq),
         source=submission.event.source,
-        event_id=submission.event.event_id,
+        event_id=strawberry.ID(submission.event.event_id),
         received_at=answer.received_at,
     )
 

@@ -49,7 +49,7 @@ class EventReference:
     """The key of an event in the log."""
 
     source: str = strawberry.field(description="The system or person that recorded the event.")
-    event_id: str = strawberry.field(description="The event's id within its source.")
+    event_id: strawberry.ID = strawberry.field(description="The event's id within its source.")
 
 
 @strawberry.enum(description="What an item of work has to do with a flag.")

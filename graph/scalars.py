@@ -127,3 +127,8 @@ SCALARS: dict[object, ScalarDefinition] = {
     ),
 }
 """Hand these to `StrawberryConfig(scalar_map=SCALARS)`."""
+
+
+def as_id(key: str | None) -> strawberry.ID | None:
+    """A tenant's own key as an ID; None where an event or a row names none ("" in the store)."""
+    return strawberry.ID(key) if key else None

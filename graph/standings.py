@@ -15,6 +15,7 @@ from graph.connections import Connection, Keyset, limit_of, page_of
 from graph.loaders import batched
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context
+from graph.scalars import as_id
 from rules.policy import Model
 from rules.skill import MasterySource, Progress, State, Status, evidence_count, mastery_of, state_of, status_of
 
@@ -70,7 +71,7 @@ class ConceptMastery:
     """Definition A, for one view."""
 
     concept: Concept = strawberry.field(description="The concept.")
-    classroom_id: str | None = strawberry.field(
+    classroom_id: strawberry.ID | None = strawberry.field(
         description="The key of the class whose evidence counts; null when all of the student's evidence counts."
     )
     score: float | None = strawberry.field(description="Mastery, 0 to 1 with 3 decimals; null without evidence.")
@@ -218,7 +219,7 @@ def mastery_shown(row: MasteryRow, classroom: str) -> ConceptMastery:
     standing, policy = row.standing, row.policy
     return ConceptMastery(
         concept=concept_of(row.concept),
-        classroom_id=classroom or None,
+        classroom_id=as_id(classroom),
         score=None if standing.score is None else standing.score / 1_000,
         percent=None if standing.score is None else standing.score / 10,
         state=MasteryState(state_of(standing, policy)),

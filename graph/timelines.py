@@ -12,7 +12,7 @@ from db.timelines import BEGINNING, END, LoggedRow, TimelineAsk
 from graph.connections import Connection, Keyset, limit_of, page_of
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context
-from graph.scalars import Seq
+from graph.scalars import Seq, as_id
 from rules.calendar import day_start
 from rules.kinds import Kind
 
@@ -98,7 +98,7 @@ class LearningEvent:
     id: strawberry.ID = strawberry.field(description="The server's id of the event (UUIDv7).")
     seq: Seq = strawberry.field(description="Its position in the tenant's log.")
     source: str = strawberry.field(description="The system or person that recorded it.")
-    event_id: str = strawberry.field(description="Its id within its source.")
+    event_id: strawberry.ID = strawberry.field(description="Its id within its source.")
     type: EventType = strawberry.field(description="What happened.")
     source_type: str | None = strawberry.field(
         description="The name that the source used for the type; null when it used the canonical one."
@@ -106,11 +106,11 @@ class LearningEvent:
     occurred_at: datetime = strawberry.field(description="When it happened.")
     received_at: datetime = strawberry.field(description="When the server received it.")
     is_late: bool = strawberry.field(description="Whether it happened long before it was received.")
-    classroom_id: str | None = strawberry.field(description="The key of the class it belongs to.")
-    assignment_id: str | None = strawberry.field(description="The key of the assignment it is about.")
-    quiz_id: str | None = strawberry.field(description="The key of the quiz it is about.")
-    concept_ids: list[str] = strawberry.field(description="The keys of the concepts it is about.")
-    submission_id: str | None = strawberry.field(description="The source's key of the submission it is about.")
+    classroom_id: strawberry.ID | None = strawberry.field(description="The key of the class it belongs to.")
+    assignment_id: strawberry.ID | None = strawberry.field(description="The key of the assignment it is about.")
+    quiz_id: strawberry.ID | None = strawberry.field(description="The key of the quiz it is about.")
+    concept_ids: list[strawberry.ID] = strawberry.field(description="The keys of the concepts it is about.")
+    submission_id: strawberry.ID | None = strawberry.field(description="The submission it is about.")
     score: float | None = strawberry.field(
         description="The score as a fraction of full marks, 6 decimals, above 1 only with extra credit; null without."
     )
@@ -125,17 +125,17 @@ def event_of(row: LoggedRow) -> LearningEvent:
         id=strawberry.ID(str(row.id)),
         seq=Seq(row.seq),
         source=row.source,
-        event_id=row.event_id,
+        event_id=strawberry.ID(row.event_id),
         type=EventType(row.kind),
         source_type=row.source_type,
         occurred_at=row.occurred_at,
         received_at=row.received_at,
         is_late=row.is_late,
-        classroom_id=row.classroom or None,
-        assignment_id=row.assignment,
-        quiz_id=row.quiz,
-        concept_ids=list(row.concepts),
-        submission_id=row.submission,
+        classroom_id=as_id(row.classroom),
+        assignment_id=as_id(row.assignment),
+        quiz_id=as_id(row.quiz),
+        concept_ids=[strawberry.ID(concept) for concept in row.concepts],
+        submission_id=as_id(row.submission),
         score=None if row.ratio is None else row.ratio / 1_000_000,
         due_at=row.due_at,
         time_spent_ms=row.time_spent_ms,

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import uvloop
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from tests.bench.school import Shape, events
 from tests.bench.wire import Lane, request_of
@@ -197,12 +198,8 @@ async def _watch(job: Job) -> Seen:
 
 async def _subscribed(job: Job, classroom: str) -> ClientConnection:
     """An open subscription that has had its READY."""
-    socket = await connect(
-        f"ws://127.0.0.1:{job.port}/graphql",
-        subprotocols=["graphql-transport-ws"],
-        compression=None,
-        proxy=None,  # type: ignore[list-item]
-    )
+    url, protocol = f"ws://127.0.0.1:{job.port}/graphql", Subprotocol("graphql-transport-ws")
+    socket = await connect(url, subprotocols=[protocol], compression=None, proxy=None)
     payload = {"authorization": f"Bearer {job.tokens[classroom]}"}
     await socket.send(msgspec.json.encode({"type": "connection_init", "payload": payload}).decode())
     assert msgspec.json.decode(await socket.recv())["type"] == "connection_ack"

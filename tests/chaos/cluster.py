@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -54,17 +54,16 @@ class Cluster:
     apis: list[Member] = field(default_factory=list)
     workers: list[Member] = field(default_factory=list)
     folder: Path = field(init=False)
-    _open_folder: object = field(init=False)
+    _folders: ExitStack = field(default_factory=ExitStack)
 
     async def __aenter__(self) -> Self:
-        self._open_folder = opened = reachable_folder()
-        self.folder = opened.__enter__()
+        self.folder = self._folders.enter_context(reachable_folder())
         self.servers = EmbeddedServers(self.folder / "data", durable=True)
         (self.folder / "data").mkdir(mode=0o755)
         try:
             await self.servers.start()
         except BaseException:
-            opened.__exit__(None, None, None)
+            self._folders.close()
             raise
         return self
 
@@ -86,7 +85,7 @@ class Cluster:
         """Start a member; `until_ready` waits for it."""
         with member.log.open("ab") as output:
             member.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, *_command(self.tree, member.kind)),
+                *(sys.executable, "-m", "server", member.kind, "--end-with", str(os.getpid())),
                 cwd=self.tree,
                 env=self._environment(member),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -137,7 +136,7 @@ class Cluster:
                 await self.kill(member)
         with suppress(ProcessLookupError):
             await self.servers.stop()
-        self._open_folder.__exit__(None, None, None)  # type: ignore[attr-defined]
+        self._folders.close()
 
     def _environment(self, member: Member) -> Mapping[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
@@ -152,12 +151,6 @@ class Cluster:
             "POOL_SIZE_IDLE": "4",
             "PYTHONUNBUFFERED": "1",
         }
-
-
-def _command(tree: Path, kind: str) -> tuple[str, ...]:
-    if (tree / "server" / "__main__.py").exists():
-        return ("-m", "server", kind, "--end-with", str(os.getpid()))
-    return ("-m", "tests.chaos.child", kind)
 
 
 async def _is_ready(client: httpx.AsyncClient, member: Member) -> bool:

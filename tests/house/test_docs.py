@@ -76,6 +76,8 @@ def test_every_command_named_exists_with_its_options(path: Path) -> None:
     known = commands()
     for found in SERVER_COMMAND.finditer(path.read_text()):
         name, *rest = found["words"].split()
+        if name == "…":  # any of them
+            continue
         if name.startswith("-"):
             assert name == "--help"
             continue

@@ -1,25 +1,24 @@
 """The fold's statements find their rows by index, whatever the planner knows about the tables."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import pytest
 
 from db import assessment, facts, outbox, projection
 from db.migrate import make_partitions, migrate
+from server.embedded import EmbeddedServers
 
 TENANT = 1
-BACKLOG = 50_000
-CLASSES, STUDENTS, CONCEPTS = 40, 30, 10
 AT = datetime(2026, 3, 2, 8, tzinfo=UTC)
 RECEIVED = datetime(2026, 3, 9, 8, tzinfo=UTC)
-TABLES = ("outbox", "event", "event_key", "standing", "work", "view_state", "enrollment", "student")
 
-# One tenant of 1,200 students in 40 classes, and another of the same size whose rows must not be read.
+# A backlog of 50,000 events of 1,200 students in 40 classes, and a tenant of the same size that must not be read.
 FILL = """
 insert into student (tenant, student, created_at)
 select t, 'c' || c || '-s' || s, $1 from generate_series(1, 2) t, generate_series(1, 40) c, generate_series(1, 30) s;
@@ -156,3 +155,37 @@ def complaints(plan: dict[str, Any]) -> list[str]:
 def _table_of(scan: dict[str, Any]) -> str:
     name = str(scan.get("Relation Name") or scan["Index Name"])
     return next(table for table in sorted(PLACES, key=len, reverse=True) if name.startswith(table))
+
+
+@pytest.fixture(scope="module", params=["never analyzed", "analyzed empty", "analyzed full"])
+async def backlog(servers: EmbeddedServers, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a backlog of which the planner knows nothing, something wrong, or all."""
+    connection = await asyncpg.connect(await filled(servers.addresses.database_url, request.param))
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.feature("000-08")
+@pytest.mark.parametrize("is_generic", [False, True], ids=["these values", "any values"])
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_fold_goes_by_tenant_and_place_into_every_table(
+    backlog: asyncpg.Connection, name: str, is_generic: bool
+) -> None:
+    plan = await plan_of(backlog, name, is_generic=is_generic)
+
+    assert list(scans(plan)) != []
+    assert complaints(plan) == []
+
+
+@pytest.mark.feature("000-08")
+async def test_a_claim_of_a_backlog_reads_the_outbox_in_fold_order_without_sorting(backlog: asyncpg.Connection) -> None:
+    plan = await plan_of(backlog, "CLAIM", is_generic=True)
+
+    assert [scan["Index Name"] for scan in scans(plan)] == ["outbox_pkey"]
+    assert not any("Sort" in part["Node Type"] for part in _parts(plan))
+
+
+def _parts(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _parts(part)

@@ -105,11 +105,12 @@ async def test_a_student_becomes_inactive_as_the_local_day_begins(pool: Pool, li
 
 
 @pytest.mark.feature("000-16", "F")
-async def test_one_student_alone_is_below_no_median(pool: Pool, live: Live) -> None:
-    """Only s1 has work; a zero for s2, who has none, would make a median."""
+async def test_a_student_without_work_is_below_no_median_and_makes_none(pool: Pool, live: Live) -> None:
+    """Only s1 has work, all of it graded; a zero for s2, who has none, would make a median and be below it."""
     mill = await mill_of(pool, live)
-    given = {"kind": Kind.ASSIGNMENT_ASSIGNED, "ratio": None, "occurred_at": NOW, "due_at": NOW + timedelta(days=3)}
-    await mill.recorded_and_folded([graded("a1", "s1", 0, **given)])
+    given = {"occurred_at": NOW, "assignment": "hw1"}
+    assigned = graded("a1", "s1", 0, kind=Kind.ASSIGNMENT_ASSIGNED, ratio=None, **given)
+    await mill.recorded_and_folded([assigned, graded("g1", "s1", 0.9, **given)])
     assert await mill.rows(FLAGS) == []
 
 

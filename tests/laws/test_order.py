@@ -42,6 +42,21 @@ async def test_of_two_events_at_one_instant_the_greater_id_counts_last(pool: Poo
             await world.is_as_rebuilt()
 
 
+@pytest.mark.feature("000-11", "A")
+@pytest.mark.parametrize("other", ["7b", "8c"], ids=["in its class", "in another class"])
+async def test_a_submission_graded_again_long_after_counts_once(pool: Pool, live: Live, other: str) -> None:
+    """Only its submission id tells that it is no new attempt: it sorts after all else and comes in another batch."""
+    world = await World.of(pool, live, Plan("UTC", (None, None), (("s1", None, ("7b", "8c")),)))
+    first = graded("e1", "s1", 0.5, submission="sub1")
+    await world.told([first], [graded("e2", "s1", 0.5, at=1)])
+
+    await world.told([graded("e3", "s1", 0.9, at=9, submission="sub1", classroom=other)])
+
+    overall = await world.mill.rows("select count, best from standing where tenant = $1 and classroom = ''")
+    assert overall == [(2, 900_000)]
+    await world.is_as_rebuilt()
+
+
 @pytest.mark.feature("000-08")
 async def test_positions_of_the_log_become_visible_in_ascending_order(pool: Pool, live: Live) -> None:
     """A reader past position n must never later find a new event below n, whoever commits first."""

@@ -132,13 +132,14 @@ def histories(draw: st.DrawFn, *, at_least: int = 4, at_most: int = 12, stranger
     names = [f"e{n}" for n in range(draw(st.integers(at_least, at_most)))]  # e10 sorts before e9, as text does
     events = [draw(_event(name, strangers=strangers)) for name in names]
     for place, event in enumerate(list(events)):
-        if event.kind is Kind.SUBMISSION_GRADED and draw(st.sampled_from([True, False, False])):
+        if event.kind is Kind.SUBMISSION_GRADED and draw(st.booleans()):
             submission = event.submission or f"of-{event.event_id}"
             events[place] = replace(event, submission=submission)
             again = replace(
                 events[place],
                 event_id=f"{event.event_id}-again",
-                occurred_at=draw(st.sampled_from(INSTANTS)),
+                # Mostly after all else: then only the re-grade itself keeps the fold from its shortcut.
+                occurred_at=draw(st.sampled_from([*INSTANTS[::4], *[START + timedelta(minutes=1390 + place)] * 4])),
                 ratio=draw(st.sampled_from(RATIOS)),
                 classroom=draw(st.sampled_from([event.classroom, event.classroom, *CLASSES])),
             )

@@ -230,7 +230,7 @@ def killers_of(mutant: Mutant) -> list[str]:
         )
         if run.returncode not in (0, 1):
             raise RuntimeError(f"{mutant.name}: the tests did not run\n{run.stdout[-2_000:]}{run.stderr[-2_000:]}")
-        return re.findall(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
+        return re.findall(r"^(?:FAILED|ERROR) (\S+?::.+?)(?: - .*)?$", run.stdout, re.MULTILINE)
 
 
 def main(arguments: list[str] | None = None) -> int:
