@@ -43,7 +43,7 @@ schema-check: $(READY) # schema.graphql is what the code says
 	@$(RUN) -m server schema | diff -u schema.graphql - || { echo "schema.graphql is stale: make schema"; exit 1; }
 
 bench: $(READY) ## measure; prints figures
-	@exec $(RUN) -m pytest -m bench -s --timeout=1800 tests/bench
+	@exec $(RUN) -m tests.bench $(BENCH)
 
 chaos: $(READY) ## break things for minutes; SEEDS, FAULTS, one SEED to replay, or BREAK=a wrong design
 	@exec $(RUN) -m tests.chaos $(SEED:%=--seed %) $(SEEDS:%=--seeds %) $(FAULTS:%=--faults %) $(BREAK:%=--break %)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from db.pool import Pool, tenant_transaction
+from db.pool import Connection, Pool, tenant_transaction
 
 LAG_MS_MAX = 2**31 - 1  # what an Int can say: 24.8 days
 
@@ -38,9 +38,13 @@ class Freshness:
 
 async def freshness(pool: Pool, tenant: int, *, now: datetime) -> Freshness:
     """Read the point at one moment, in a transaction of its own. Raises AssertionError for a tenant without a head."""
-    async with tenant_transaction(pool, tenant, read_only=True) as connection:
-        await connection.execute(BY_INDEX)
-        row = await connection.fetchrow(FRESHNESS, tenant)
+    async with tenant_transaction(pool, tenant, read_only=True, settings=BY_INDEX) as connection:
+        return await freshness_within(connection, tenant, now=now)
+
+
+async def freshness_within(connection: Connection, tenant: int, *, now: datetime) -> Freshness:
+    """Read the point in a transaction that was begun with BY_INDEX; read it before what it is to speak for."""
+    row = await connection.fetchrow(FRESHNESS, tenant)
     assert row is not None, f"tenant {tenant} has no head row"
     is_caught_up = row["waiting_seq"] is None
     return Freshness(

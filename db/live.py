@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 CHANNEL = "mastery.events"  # 004-10
-FLUSH_SECONDS = 0.002
+FLUSH_SECONDS = 0.005
 SLOW_CHECK_SECONDS = 1.0  # how late a subscriber learns of a change whose message was lost
 RECONNECT_SECONDS = 0.25
 

@@ -13,10 +13,11 @@ from arq.connections import ArqRedis
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
-FLUSH_SECONDS = 0.005  # marks of one burst share one enqueue per shard
+FLUSH_SECONDS = 0.01  # marks of one burst share one enqueue per shard
 REDIS_SECONDS = 0.25  # a frozen Redis costs a wake-up, never a request
 QUEUE = "mastery.requests"  # 004-10
 FUNCTION = "drain"
+WOKEN_MAX = 100_000
 Shard = tuple[int, int]  # (tenant, shard)
 
 encoded = msgspec.json.encode  # never arq's pickle: whoever writes to Redis must not run code here
@@ -39,13 +40,23 @@ class Waker:
     def __init__(self, redis_url: str) -> None:
         self.redis_url = redis_url
         self._redis = open_arq(redis_url)
+        self._woken: dict[Shard, str] = {}  # the generation of the job that this process has enqueued last
 
     async def wake(self, shards: set[Shard]) -> None:
-        """Enqueue one job per shard, unless one of the same generation waits already."""
-        for tenant, shard in sorted(shards):
-            generation = await self._redis.get(_generation_key(tenant, shard)) or b"0"
-            job_id = f"{FUNCTION}:{tenant}:{shard}:{generation.decode()}"
-            await self._redis.enqueue_job(FUNCTION, tenant, shard, _job_id=job_id)
+        """Enqueue one job per shard, unless one of the same generation waits already: it has not read yet."""
+        wanted = sorted(shards)
+        generations = await self._redis.mget([_generation_key(*shard) for shard in wanted])
+        for shard, found in zip(wanted, generations, strict=True):
+            generation = (found or b"0").decode()
+            if self._woken.get(shard) == generation:
+                continue
+            tenant, number = shard
+            await self._redis.enqueue_job(
+                FUNCTION, tenant, number, _job_id=f"{FUNCTION}:{tenant}:{number}:{generation}"
+            )
+            if len(self._woken) >= WOKEN_MAX:
+                self._woken.clear()
+            self._woken[shard] = generation
 
     async def clear(self, tenant: int, shard: int) -> None:
         """Begin a new generation: call it before the first read. Rows committed from now on wake another job."""

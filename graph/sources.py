@@ -6,9 +6,9 @@ import strawberry
 
 from db import changes, visibility
 from db.changes import ChangedStanding, RecordedEvent, RiskTransition
-from db.classrooms import classrooms_of_keys
+from db.classrooms import ClassroomRow, classrooms_of_keys
 from db.freshness import Freshness
-from db.pool import tenant_transaction
+from db.pool import Connection, tenant_transaction
 from db.visibility import ClassroomTies, StudentTies
 from graph.dashboards import Dashboard, dashboard_of
 from graph.refusal import ErrorCode, Refused
@@ -29,9 +29,8 @@ def risk_stream(context: Context, key: str) -> Stream[RiskTransition]:
     """Every transition of a class's flags."""
     tenant = context.viewer.tenant
 
-    async def read(cursor: Cursor, _point: Freshness) -> Sequence[RiskTransition]:
-        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-            return await changes.risk_changes(connection, tenant, key, after=cursor.no)
+    async def read(connection: Connection, cursor: Cursor) -> Sequence[RiskTransition]:
+        return await changes.risk_changes(connection, tenant, key, after=cursor.no)
 
     return Stream(
         name=StreamName("riskFlagChanged", tenant, "classroom", key),
@@ -58,9 +57,8 @@ def mastery_stream(
 def _student_mastery_stream(context: Context, key: str) -> Stream[ChangedStanding]:
     tenant = context.viewer.tenant
 
-    async def read(cursor: Cursor, _point: Freshness) -> Sequence[ChangedStanding]:
-        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-            return await changes.student_standings(connection, tenant, key, after=cursor.bound)
+    async def read(connection: Connection, cursor: Cursor) -> Sequence[ChangedStanding]:
+        return await changes.student_standings(connection, tenant, key, after=cursor.bound)
 
     return Stream(
         name=StreamName("masteryChanged", tenant, "student", key),
@@ -77,9 +75,8 @@ def _student_mastery_stream(context: Context, key: str) -> Stream[ChangedStandin
 def _class_mastery_stream(context: Context, key: str) -> Stream[ChangedStanding]:
     tenant = context.viewer.tenant
 
-    async def read(cursor: Cursor, _point: Freshness) -> Sequence[ChangedStanding]:
-        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-            return await changes.classroom_standings(connection, tenant, key, after=cursor.bound)
+    async def read(connection: Connection, cursor: Cursor) -> Sequence[ChangedStanding]:
+        return await changes.classroom_standings(connection, tenant, key, after=cursor.bound)
 
     return Stream(
         name=StreamName("masteryChanged", tenant, "classroom", key),
@@ -97,11 +94,12 @@ def dashboard_stream(context: Context, key: str) -> Stream[Dashboard]:
     """The dashboard of a class, the newest only."""
     tenant = context.viewer.tenant
 
-    async def read(_cursor: Cursor, point: Freshness) -> Sequence[Dashboard]:
-        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-            rows = await classrooms_of_keys(connection, tenant, [key])
+    async def read(connection: Connection, _cursor: Cursor) -> Sequence[ClassroomRow]:
+        return list((await classrooms_of_keys(connection, tenant, [key])).values())
+
+    async def finish(rows: Sequence[ClassroomRow], point: Freshness) -> Sequence[Dashboard]:
         context.renew()  # "the last seven days" end now, not when the client came
-        return [await dashboard_of(context, row, point) for row in rows.values()]
+        return [await dashboard_of(context, row, point) for row in rows]
 
     return Stream(
         name=StreamName("dashboardChanged", tenant, "classroom", key),
@@ -109,6 +107,7 @@ def dashboard_stream(context: Context, key: str) -> Stream[Dashboard]:
         is_allowed=_right_to_classroom(context, key, may_subscribe_dashboard),
         position=changes.classroom_position,
         read=read,
+        finish=finish,
         place=lambda row: Cursor(row.snapshot.change_no),
         is_state=True,
         tells_ready=False,
@@ -119,9 +118,8 @@ def event_stream(context: Context, key: str) -> Stream[RecordedEvent]:
     """Every event of a class's log."""
     tenant = context.viewer.tenant
 
-    async def read(cursor: Cursor, _point: Freshness) -> Sequence[RecordedEvent]:
-        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-            return await changes.recorded_events(connection, tenant, key, after=cursor.no)
+    async def read(connection: Connection, cursor: Cursor) -> Sequence[RecordedEvent]:
+        return await changes.recorded_events(connection, tenant, key, after=cursor.no)
 
     return Stream(
         name=StreamName("eventRecorded", tenant, "classroom", key),

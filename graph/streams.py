@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import strawberry
 
 from db.changes import PAGE, Position
-from db.freshness import Freshness, freshness
+from db.freshness import BY_INDEX, Freshness, freshness, freshness_within
 from db.live import SLOW_CHECK_SECONDS, Topic
 from db.pool import LOST, Connection, tenant_transaction
 from graph.refusal import ErrorCode, Refused
@@ -84,10 +84,11 @@ class Stream(Generic[Row]):
     topic: Topic
     is_allowed: Callable[[float], Awaitable[bool]]
     position: Callable[[Connection, int, str], Awaitable[Position]]
-    read: Callable[[Cursor, Freshness], Awaitable[Sequence[Row]]]
+    read: Callable[[Connection, Cursor], Awaitable[Sequence[Any]]]  # within the transaction that read the position
     place: Callable[[Row], Cursor]
     is_state: bool
     is_in_snapshot: Callable[[Row], bool] = lambda row: True
+    finish: Callable[[Sequence[Any], Freshness], Awaitable[Sequence[Row]]] | None = None  # makes rows of what was read
     tells_ready: bool = True
 
 
@@ -185,11 +186,15 @@ async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Curso
     """What stands past a cursor, read once for all who are there."""
 
     async def load() -> Page[Row]:
-        position = await _position(context, stream)
-        if cursor.place is None and (position.epoch, position.no) == (epoch, cursor.no):
-            return Page(position)
-        point = await _point(context)  # before the rows: it must not promise more than they hold
-        return Page(position, await stream.read(cursor, point), point)
+        name = stream.name
+        async with tenant_transaction(context.pool, name.tenant, read_only=True, settings=BY_INDEX) as connection:
+            position = await stream.position(connection, name.tenant, name.key)
+            if cursor.place is None and (position.epoch, position.no) == (epoch, cursor.no):
+                return Page(position)
+            # Before the rows: the point must not promise more than they hold.
+            point = await freshness_within(connection, name.tenant, now=context.engine.clock())
+            rows = await stream.read(connection, cursor)
+        return Page(position, rows if stream.finish is None else await stream.finish(rows, point), point)
 
     return await context.engine.fanout.shared((stream.name, epoch, cursor.bound), load)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ ARQ_REDIS_SECONDS = 1.0  # a frozen Redis ends arq's worker, which is started ag
 POLL_SECONDS = 0.02  # arq's default of 0.5 s would be most of the way from event to screen
 JOB_SECONDS = 30
 ARQ_RESTART_SECONDS = 0.5  # any Redis error ends arq's worker (RELIABILITY, A9)
+REST_SECONDS_MIN = 0.01
+REST_SECONDS_MAX = 0.1
 CANCELS_MAX = 20
 CANCEL_SECONDS = 0.25
 EVERY_TRY = 1_000_000  # arq must never give a drain up: giving up is the fold's decision, not Redis's
@@ -56,7 +59,11 @@ class Workplace:
         await self._idle.wait()
 
     async def drain_shard(self, tenant: int, shard: int) -> None:
-        """Drain a shard once more than it is asked for while busy: whoever asks knows of rows that came later."""
+        """Drain a shard; whoever asks while it is busy knows of rows that came later, and gets another round.
+
+        Between two rounds the shard rests about as long as the last one took: the busier the machine, the larger the
+        batches, instead of one transaction for each handful of events.
+        """
         key = (tenant, shard)
         if key in self._busy:
             self._busy[key] = True
@@ -64,14 +71,25 @@ class Workplace:
         self._busy[key] = True
         self._idle.clear()
         try:
-            async with self._slots:
-                while self._busy[key] and not self.stop.is_set():
-                    self._busy[key] = False
+            while self._busy[key] and not self.stop.is_set():
+                self._busy[key] = False
+                async with self._slots:
+                    began = time.monotonic()
                     await self.drain.shard(tenant, shard, keep_going=lambda: not self.stop.is_set())
+                    took = time.monotonic() - began
+                if await self._rested(min(max(took, REST_SECONDS_MIN), REST_SECONDS_MAX)):
+                    break
         finally:
             del self._busy[key]
             if not self._busy:
                 self._idle.set()
+
+    async def _rested(self, seconds: float) -> bool:
+        """Rest; True when the process stops meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stop.wait()
+        return self.stop.is_set()
 
     async def run_job(self, context: dict[str, Any], tenant: int, shard: int) -> None:
         """What arq calls: the mark goes first, so that rows committed from now on wake another job."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -26,6 +27,8 @@ TENANT_MAX = 2**63 - 1
 KEYS_BYTES_MAX = 1024 * 1024
 KEYS_MAX = 100
 FETCH_SECONDS_MAX = 5
+PROOF_HOLDS = timedelta(seconds=60)  # how long a key that its issuer has withdrawn may still open the door
+PROVEN_MAX = 4_096  # tokens of 8 kB at most, so 32 MB at the very worst
 REFETCH_EVERY = timedelta(seconds=60)  # a stranger's made-up `kid` must not turn us against the issuer
 
 Clock = Callable[[], datetime]
@@ -97,6 +100,15 @@ class KeySet:
                 return  # the issuer is away: the keys we know still hold
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a token whose signature held says, when it begins to hold, and when that was proven."""
+
+    viewer: Viewer
+    begins_at: datetime | None
+    at: datetime
+
+
 class Identity:
     """The verifier of tokens: `viewer_of` is all that the edge needs."""
 
@@ -105,6 +117,7 @@ class Identity:
         self._clock = clock
         self._issuer = issuer
         self._audience = audience
+        self._proven: dict[str, Proof] = {}
 
     async def viewer_of(self, token: str) -> Viewer:
         """The bearer of a token. Raises BadCredential, or ExpiredCredential where only its time is over.
@@ -113,17 +126,32 @@ class Identity:
         """
         if len(token) > TOKEN_CHARACTERS_MAX or not token.isascii():
             raise BadCredential
-        claims = await self._verified(token)
-        viewer = _viewer(claims)
         now = self._clock()
-        for claim in ("nbf", "iat"):
-            if claim in claims and _moment(claims[claim]) > now + LEEWAY:
-                raise BadCredential
+        proof = self._proven.get(token)
+        if proof is None or not proof.at <= now < proof.at + PROOF_HOLDS:
+            proof = await self._prove(token, now)
+        viewer = proof.viewer
+        if proof.begins_at is not None and proof.begins_at > now + LEEWAY:
+            raise BadCredential
         if viewer.expires_at > now + LIFE_MAX + LEEWAY:
             raise BadCredential
         if viewer.expires_at + LEEWAY <= now:
             raise ExpiredCredential
         return viewer
+
+    async def _prove(self, token: str, now: datetime) -> Proof:
+        """Verify a token and remember it for a minute: a machine shows the same one with every request.
+
+        Only what the signature proves is remembered, by the whole token; the times in it are judged at each request.
+        """
+        claims = await self._verified(token)
+        moments = [_moment(claims[claim]) for claim in ("nbf", "iat") if claim in claims]
+        proof = Proof(_viewer(claims), max(moments, default=None), now)
+        self._proven.pop(token, None)
+        if len(self._proven) >= PROVEN_MAX:
+            del self._proven[next(iter(self._proven))]
+        self._proven[token] = proof
+        return proof
 
     async def _verified(self, token: str) -> dict[str, Any]:
         """The claims, once the signature and the issuer are proven; times are judged by our own clock."""

@@ -18,6 +18,7 @@ from tests.laws.world import (
     claim_limits,
     histories,
     law,
+    often,
     plans,
     voids_of,
 )
@@ -30,7 +31,7 @@ async def test_voided_events_leave_every_number_as_if_they_had_never_been(
     data: st.DataObject, pool: Pool, live: Live
 ) -> None:
     plan, events = data.draw(plans()), data.draw(histories())
-    out = data.draw(st.lists(st.sampled_from(events), unique_by=lambda event: event.event_id, max_size=4))
+    out = data.draw(st.lists(st.sampled_from(events), unique_by=lambda event: event.event_id, min_size=1, max_size=4))
     voids = voids_of(out)
     # Voids come twice under two names, and a void of a void brings nothing back.
     more = voids_of(out[:1], suffix="-twice") + voids_of(voids[:2])
@@ -39,7 +40,7 @@ async def test_voided_events_leave_every_number_as_if_they_had_never_been(
     voided = await World.of(pool, live, plan)
     for piece in data.draw(batches([*events, *voids, *more])):
         await voided.record(piece)
-        if data.draw(st.booleans(), label="fold"):
+        if data.draw(often, label="fold"):
             await voided.fold_some(data.draw(claim_limits))
     await voided.quiesce()
     await voided.is_as(corrected)
@@ -76,7 +77,7 @@ async def test_strangers_who_join_the_roster_later_are_as_if_they_had_always_bee
     pieces = data.draw(batches(events))
     for place, piece in enumerate(pieces):
         await late.record(piece)
-        if data.draw(st.booleans(), label="fold"):
+        if data.draw(often, label="fold"):
             await late.fold_some(data.draw(claim_limits))
         if place < len(arrivals):
             await late.change(arrivals[place])
@@ -104,7 +105,7 @@ async def test_whatever_input_changes_the_numbers_are_as_if_it_had_always_been_s
     for place, one in enumerate(inputs):
         if place < len(pieces):
             await changed.record(pieces[place])
-        if data.draw(st.booleans(), label="fold"):
+        if data.draw(often, label="fold"):
             await changed.fold_some(data.draw(claim_limits))
         await changed.change(one)
     await changed.told(*pieces[len(inputs) :])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from db.evidence import record
 from db.live import Live
 from db.pool import Pool, tenant_transaction
-from tests.laws.world import NOW, Plan, World, batches, claim_limits, histories, law, plans
+from tests.laws.world import NOW, Plan, World, batches, claim_limits, histories, law, often, plans
 from tests.support.events import graded, submission
 
 
@@ -23,7 +23,7 @@ async def test_any_order_and_any_batching_give_the_same_numbers(data: st.DataObj
     mixed = await World.of(pool, live, plan)
     for piece in data.draw(batches(events)):
         await mixed.record(piece)
-        if data.draw(st.booleans(), label="fold"):
+        if data.draw(often, label="fold"):
             await mixed.fold_some(data.draw(claim_limits))
     await mixed.quiesce()
     await mixed.is_as(in_order)

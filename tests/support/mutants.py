@@ -1,7 +1,8 @@
 """Mutants: changes of the code that break a rule, and the tests that must fail for each.
 
 `python -m tests.support.mutants [NAME ...]` copies the tree, applies one change at a time and runs the tests named
-beside it. It exits with 1 if a mutant survives. Not part of `make test`: it takes some minutes.
+beside it. It exits with 1 if a mutant survives, with 2 if
+the tests fail without any. Not part of `make test`: it takes some minutes.
 """
 
 # ruff: noqa: E501 - the texts to replace are as long as they are
@@ -96,6 +97,11 @@ MUTANTS = (
             ),
         ),
         ("tests/laws/test_once.py", "tests/jobs/test_fold.py"),
+    ),
+    Mutant(
+        "conflict overwrites inside a batch",
+        (("db/evidence.py", "first_of.setdefault((sent.event.source, sent.event.event_id), place)", "first_of[sent.event.source, sent.event.event_id] = place"),),
+        ("tests/laws/test_once.py",),
     ),
     Mutant(
         "conflict answered as a duplicate",
@@ -238,6 +244,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="only mutants with one of these texts in their name")
     asked = parser.parse_args(arguments)
     chosen = [m for m in MUTANTS if not asked.names or any(name in m.name for name in asked.names)]
+    control = Mutant("nothing", (), tuple(sorted({test for mutant in chosen for test in mutant.tests})))
+    if failing := killers_of(control):
+        print(f"these fail without any mutant, so that no kill means anything: {failing}", file=sys.stderr)
+        return 2
     survivors = 0
     with ThreadPoolExecutor(AT_ONCE) as running:
         for mutant, killers in zip(chosen, running.map(killers_of, chosen), strict=True):
