@@ -17,7 +17,7 @@ from rules.risk import FlagMemory, Reason, RiskFlag, Severity, Transition
 FlagKey = tuple[str, Reason]
 
 LOCK_CLASSROOMS = """
-select classroom, change_no, risk_no from classroom_state
+select classroom, change_no, risk_no, assessed_at from classroom_state
 where tenant = $1 and classroom = any($2::text[])
 order by classroom for update
 """
@@ -125,10 +125,11 @@ where c.tenant = $1 and c.classroom = w.classroom
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The numbers of a locked class: its last change and its last flag transition."""
+    """The numbers of a locked class: its last change and its last flag transition, and when it was assessed."""
 
     change_no: int
     risk_no: int
+    assessed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ async def lock_classrooms(connection: Connection, tenant: int, classrooms: Itera
     if len(rows) < len(wanted):
         await connection.execute(ADD_CLASSROOMS, tenant, wanted)
         rows = await connection.fetch(LOCK_CLASSROOMS, tenant, wanted)
-    return {row["classroom"]: Counters(row["change_no"], row["risk_no"]) for row in rows}
+    return {row["classroom"]: Counters(row["change_no"], row["risk_no"], row["assessed_at"]) for row in rows}
 
 
 async def lock_students(connection: Connection, tenant: int, students: Iterable[str]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from db.freshness import FRESHNESS, Freshness, freshness_of
 from db.pool import Connection
 from db.standings import CONCEPT_COLUMNS, POLICY_COLUMNS, STANDING_COLUMNS, MasteryRow, mastery_row
 from db.timelines import Effect, LoggedRow
@@ -25,59 +26,68 @@ class Position:
 
     epoch: int  # grows when the tenant is restored
     no: int  # of the newest change
+    point: Freshness  # how far the folds had come at the same moment
     floor: int = 0  # everything after it is still kept
 
 
-CLASSROOM_POSITION = """
-select t.epoch, coalesce(c.change_no, 0) as no
-from tenant t left join classroom_state c on c.tenant = $1 and c.classroom = $2
-where t.tenant = $1
-"""
+CLASSROOM_POSITION = f"""
+select p.epoch, p.no, p.floor, f.* from (
+    select t.epoch, coalesce(c.change_no, 0) as no, 0 as floor
+    from tenant t left join classroom_state c on c.tenant = $1 and c.classroom = $2
+    where t.tenant = $1
+) p cross join ({FRESHNESS}) f
+"""  # noqa: S608 - constants of ours
 
-STUDENT_POSITION = """
-select t.epoch, coalesce(s.change_no, 0) as no
-from tenant t left join student_state s on s.tenant = $1 and s.student = $2
-where t.tenant = $1
-"""
+STUDENT_POSITION = f"""
+select p.epoch, p.no, p.floor, f.* from (
+    select t.epoch, coalesce(s.change_no, 0) as no, 0 as floor
+    from tenant t left join student_state s on s.tenant = $1 and s.student = $2
+    where t.tenant = $1
+) p cross join ({FRESHNESS}) f
+"""  # noqa: S608 - constants of ours
 
-RISK_POSITION = """
-select t.epoch, coalesce(c.risk_no, 0) as no, coalesce(
-    (select min(r.no) - 1 from risk_change r where r.tenant = $1 and r.classroom = $2), c.risk_no, 0
-) as floor
-from tenant t left join classroom_state c on c.tenant = $1 and c.classroom = $2
-where t.tenant = $1
-"""
+RISK_POSITION = f"""
+select p.epoch, p.no, p.floor, f.* from (
+    select t.epoch, coalesce(c.risk_no, 0) as no, coalesce(
+        (select min(r.no) - 1 from risk_change r where r.tenant = $1 and r.classroom = $2), c.risk_no, 0
+    ) as floor
+    from tenant t left join classroom_state c on c.tenant = $1 and c.classroom = $2
+    where t.tenant = $1
+) p cross join ({FRESHNESS}) f
+"""  # noqa: S608 - constants of ours
 
-LOG_POSITION = """
-select t.epoch, h.seq as no from tenant t join tenant_head h on h.tenant = $1
-where t.tenant = $1 and $2::text is not null
-"""
+LOG_POSITION = f"""
+select p.epoch, p.no, p.floor, f.* from (
+    select t.epoch, h.seq as no, 0 as floor from tenant t join tenant_head h on h.tenant = $1
+    where t.tenant = $1 and $2::text is not null
+) p cross join ({FRESHNESS}) f
+"""  # noqa: S608 - constants of ours
 
 
-async def classroom_position(connection: Connection, tenant: int, classroom: str) -> Position:
+async def classroom_position(connection: Connection, tenant: int, classroom: str, now: datetime) -> Position:
     """How far the state of a class has come."""
-    return await _position(connection, CLASSROOM_POSITION, tenant, classroom)
+    return await _position(connection, CLASSROOM_POSITION, tenant, classroom, now)
 
 
-async def student_position(connection: Connection, tenant: int, student: str) -> Position:
+async def student_position(connection: Connection, tenant: int, student: str, now: datetime) -> Position:
     """How far the state of a student has come."""
-    return await _position(connection, STUDENT_POSITION, tenant, student)
+    return await _position(connection, STUDENT_POSITION, tenant, student, now)
 
 
-async def risk_position(connection: Connection, tenant: int, classroom: str) -> Position:
+async def risk_position(connection: Connection, tenant: int, classroom: str, now: datetime) -> Position:
     """How far the flag transitions of a class have come, and from where on they are kept."""
-    return await _position(connection, RISK_POSITION, tenant, classroom)
+    return await _position(connection, RISK_POSITION, tenant, classroom, now)
 
 
-async def log_position(connection: Connection, tenant: int, classroom: str) -> Position:
+async def log_position(connection: Connection, tenant: int, classroom: str, now: datetime) -> Position:
     """How far the tenant's log has come; it is kept for ever."""
-    return await _position(connection, LOG_POSITION, tenant, classroom)
+    return await _position(connection, LOG_POSITION, tenant, classroom, now)
 
 
-async def _position(connection: Connection, statement: str, tenant: int, key: str) -> Position:
+async def _position(connection: Connection, statement: str, tenant: int, key: str, now: datetime) -> Position:
     row = await connection.fetchrow(statement, tenant, key)
     assert row is not None, f"tenant {tenant} has no head row"
-    return Position(**row)
+    return Position(row["epoch"], row["no"], freshness_of(row, now=now), row["floor"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import asyncpg
+
 from db.pool import Connection, Pool, tenant_transaction
 
 LAG_MS_MAX = 2**31 - 1  # what an Int can say: 24.8 days
@@ -46,6 +48,11 @@ async def freshness_within(connection: Connection, tenant: int, *, now: datetime
     """Read the point in a transaction that was begun with BY_INDEX; read it before what it is to speak for."""
     row = await connection.fetchrow(FRESHNESS, tenant)
     assert row is not None, f"tenant {tenant} has no head row"
+    return freshness_of(row, now=now)
+
+
+def freshness_of(row: asyncpg.Record, *, now: datetime) -> Freshness:
+    """Read the columns of FRESHNESS."""
     is_caught_up = row["waiting_seq"] is None
     return Freshness(
         seq=row["head"] if is_caught_up else row["waiting_seq"] - 1,

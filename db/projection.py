@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,8 @@ from rules.outcome import ViewState
 from rules.skill import Standing
 
 ViewKey = tuple[str, str]  # (student, classroom); classroom "" is the view over all classes
+
+TEXTS_MAX = 32_768  # of some 500 bytes each: 16 MB a process
 
 _open_items = msgspec.json.Decoder(tuple[OpenItem, ...])
 _recent = msgspec.json.Decoder(tuple[CountedScore, ...])
@@ -204,11 +207,18 @@ def view_of(row: asyncpg.Record) -> View:
         score_sum=row["score_sum"],
         score_count=row["score_count"],
         last_active_at=row["last_active_at"],
-        open_items=() if row["open_items"] == "[]" else _open_items.decode(row["open_items"]),
-        recent=() if row["recent"] == "[]" else _recent_of(row["recent"]),
+        open_items=_open_items_of(row["open_items"]),
+        recent=_recent_of(row["recent"]),
     )
 
 
+# A class is assessed again with each batch, and most of its members' texts are those of the last time.
+@lru_cache(maxsize=TEXTS_MAX)
+def _open_items_of(text: str) -> tuple[OpenItem, ...]:
+    return _open_items.decode(text)
+
+
+@lru_cache(maxsize=TEXTS_MAX)
 def _recent_of(text: str) -> tuple[CountedScore, ...]:
     return _recent.decode(text)
 

@@ -39,11 +39,14 @@ class Fanout:
             value: Value = known[1]
             return value
         value = await self.shared(("recent", key), load)
+        self._remember(key, began, value)
+        return value
+
+    def _remember(self, key: Hashable, began: float, value: Any) -> None:
         self._remembered.pop(key, None)  # the oldest stand first
         self._remembered[key] = (began, value)
         while len(self._remembered) > REMEMBERED_MAX:
             del self._remembered[next(iter(self._remembered))]
-        return value
 
     async def _fly(self, key: Hashable, load: Callable[[], Awaitable[Value]]) -> Value:
         del self._boarding[key]

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import strawberry
 
 from db.changes import PAGE, Position
-from db.freshness import BY_INDEX, Freshness, freshness, freshness_within
+from db.freshness import BY_INDEX, Freshness
 from db.live import SLOW_CHECK_SECONDS, Topic
 from db.pool import LOST, Connection, tenant_transaction
 from graph.refusal import ErrorCode, Refused
@@ -67,13 +68,12 @@ class Page(Generic[Row]):
     """What one read found past a cursor; shared between the readers who stand there."""
 
     position: Position
-    rows: Sequence[Row] = ()
-    point: Freshness | None = None
+    rows: Sequence[Row] | None = None  # None: nothing has moved, so nothing was read
 
     @property
     def is_full(self) -> bool:
         """Whether more may follow at once."""
-        return len(self.rows) >= PAGE
+        return self.rows is not None and len(self.rows) >= PAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class Stream(Generic[Row]):
     name: StreamName
     topic: Topic
     is_allowed: Callable[[float], Awaitable[bool]]
-    position: Callable[[Connection, int, str], Awaitable[Position]]
+    position: Callable[[Connection, int, str, datetime], Awaitable[Position]]
     read: Callable[[Connection, Cursor], Awaitable[Sequence[Any]]]  # within the transaction that read the position
     place: Callable[[Row], Cursor]
     is_state: bool
@@ -100,7 +100,7 @@ async def follow(context: Context, stream: Stream[Row], after: str | None) -> As
         position = await _position(context, stream)
         cursor, first = _entrance(stream, position, resumed)
         if first is not None:
-            yield Told(first, stream.name.write(position.epoch, cursor), await _point(context))
+            yield Told(first, stream.name.write(position.epoch, cursor), position.point)
         teller = _Teller(stream, position.epoch, cursor)
         loop = asyncio.get_running_loop()
         while True:
@@ -150,12 +150,11 @@ class _Teller(Generic[Row]):
 
     def tell(self, page: Page[Row]) -> Sequence[Told[Row]]:
         """The messages of a page, and the cursor moved behind it."""
-        point = page.point
+        point = page.position.point
         if _is_lost(page.position, self.epoch, self.cursor):
             self.epoch, self.cursor = page.position.epoch, Cursor(page.position.no)
-            assert point is not None
             return [self._message(LiveMessageKind.RESYNC, point)]
-        if point is None:
+        if page.rows is None:
             return []
         told: list[Told[Row]] = []
         for row in page.rows:
@@ -188,28 +187,19 @@ async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Curso
     async def load() -> Page[Row]:
         name = stream.name
         async with tenant_transaction(context.pool, name.tenant, read_only=True, settings=BY_INDEX) as connection:
-            position = await stream.position(connection, name.tenant, name.key)
+            position = await stream.position(connection, name.tenant, name.key, context.engine.clock())
             if cursor.place is None and (position.epoch, position.no) == (epoch, cursor.no):
                 return Page(position)
-            # Before the rows: the point must not promise more than they hold.
-            point = await freshness_within(connection, name.tenant, now=context.engine.clock())
             rows = await stream.read(connection, cursor)
-        return Page(position, rows if stream.finish is None else await stream.finish(rows, point), point)
+        return Page(position, rows if stream.finish is None else await stream.finish(rows, position.point))
 
     return await context.engine.fanout.shared((stream.name, epoch, cursor.bound), load)
 
 
 async def _position(context: Context, stream: Stream[Any]) -> Position:
     name = stream.name
-    async with tenant_transaction(context.pool, name.tenant, read_only=True) as connection:
-        return await stream.position(connection, name.tenant, name.key)
-
-
-async def _point(context: Context) -> Freshness:
-    tenant = context.viewer.tenant
-    return await context.engine.fanout.shared(
-        ("freshness", tenant), lambda: freshness(context.pool, tenant, now=context.engine.clock())
-    )
+    async with tenant_transaction(context.pool, name.tenant, read_only=True, settings=BY_INDEX) as connection:
+        return await stream.position(connection, name.tenant, name.key, context.engine.clock())
 
 
 async def _judge(stream: Stream[Any], *, seconds_max: float) -> None:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
 from typing import Self, TypeAlias
@@ -20,6 +20,7 @@ from rules.outcome import ViewState, assess_classroom, fold_view, needs_replay, 
 from rules.policy import Policy
 
 ALL_CLASSES = ""
+CLOCKS_APART_MAX = timedelta(seconds=10)
 Step: TypeAlias = Callable[[Sequence[LearningEvent]], ViewState]
 
 
@@ -100,6 +101,7 @@ async def fold(connection: Connection, tenant: int, batch: Batch, *, now: dateti
     await projection.save(connection, tenant, moves, class_changes=class_changes, student_changes=student_changes)
     await assessment.save_students(connection, tenant, student_changes)
     traceparent = next((row.traceparent for row in batch.claimed if row.traceparent), None)
+    now = _never_before(now, counters.values())
     await _assess(connection, tenant, roster.zones, counters, policies, now=now, traceparent=traceparent)
     return Moved(tenant=tenant, classrooms=frozenset(counters), students=frozenset(moved_students))
 
@@ -212,6 +214,15 @@ async def _history(
         if event.classroom:
             found[event.student, event.classroom].append(event)
     return found
+
+
+def _never_before(now: datetime, counters: Iterable[Counters]) -> datetime:
+    """The moment to assess at: two workers' clocks differ by a little, and a flag must not flap between them.
+
+    A class that was assessed by a clock far ahead is assessed by ours: that clock was wrong.
+    """
+    seen = [one.assessed_at for one in counters if one.assessed_at is not None]
+    return max([now, *(moment for moment in seen if moment - now <= CLOCKS_APART_MAX)])
 
 
 async def _assess(

@@ -150,7 +150,7 @@ def _projections(states: Mapping[ViewKey, ViewState]) -> Projections:
         views={key: state.view for key, state in states.items() if state.view != EMPTY_VIEW},
         works={(*key, item): work for key, state in states.items() for item, work in state.works.items()},
         standings={
-            (*key, concept): replace(standing, policy_version=1)
+            (*key, concept): standing
             for key, state in states.items()
             for concept, standing in state.standings.items()
             if replace(standing, policy_version=1) != Standing(concept)
