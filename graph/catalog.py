@@ -1,7 +1,6 @@
 """The catalog as it is told: subjects, their concepts, and what comes before what."""
 
 from collections.abc import Sequence
-from enum import Enum
 from typing import Annotated
 
 import strawberry
@@ -10,6 +9,7 @@ from db.catalog import ConceptEntry, SubjectEntry, save_catalog
 from db.pool import Connection
 from db.roster import Change
 from graph.access import allow
+from graph.catalog_reads import ConceptKind
 from graph.changes import RosterError, given, write
 from graph.request import Info
 from graph.roster import ERRORS, SEQ
@@ -24,15 +24,6 @@ from rules.roster import (
     check_key,
     check_name,
 )
-
-
-@strawberry.enum(description="What a tenant calls an entry of its catalog.")
-class ConceptKind(Enum):
-    """The words of FEATURES, Conventions."""
-
-    STANDARD = strawberry.enum_value("STANDARD", description="A standard of a curriculum.")
-    TOPIC = strawberry.enum_value("TOPIC", description="A topic that is taught.")
-    CONCEPT = strawberry.enum_value("CONCEPT", description="A single idea or skill.")
 
 
 @strawberry.input(description="A subject of the catalog, under the tenant's own key.")

@@ -1,7 +1,8 @@
 """The catalog as clients read it: subjects, concepts, and what should be learned before what (001-06)."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from enum import Enum
+from typing import Annotated
 
 import strawberry
 from strawberry.dataloader import DataLoader
@@ -17,11 +18,17 @@ from graph.nodes import Node, global_id, register
 from graph.request import Context, Info
 from rules.access import Scope
 
-if TYPE_CHECKING:
-    from graph.catalog import ConceptKind
-
 SUBJECT_ORDER = Keyset("subjects", (str,))
 CONCEPT_ORDER = Keyset("concepts", (str,))
+
+
+@strawberry.enum(description="What a tenant calls an entry of its catalog.")
+class ConceptKind(Enum):
+    """The words of FEATURES, Conventions."""
+
+    STANDARD = strawberry.enum_value("STANDARD", description="A standard of a curriculum.")
+    TOPIC = strawberry.enum_value("TOPIC", description="A topic that is taught.")
+    CONCEPT = strawberry.enum_value("CONCEPT", description="A single idea or skill.")
 
 
 @strawberry.type(description="A concept: a standard, topic or concept that students come to master.")
@@ -30,9 +37,7 @@ class Concept(Node):
 
     key: str = strawberry.field(description="The tenant's own key of the concept, as arguments take it.")
     name: str = strawberry.field(description="Its name; the key itself while the catalog does not know the concept.")
-    kind: Annotated["ConceptKind", strawberry.lazy("graph.catalog")] = strawberry.field(
-        description="What the tenant calls it."
-    )
+    kind: ConceptKind = strawberry.field(description="What the tenant calls it.")
     is_active: bool = strawberry.field(description="Whether it is still taught.")
     in_catalog: bool = strawberry.field(description="Whether the catalog knows it; events may name others too.")
     subject_key: strawberry.Private[str | None]
@@ -84,8 +89,6 @@ class Subject(Node):
 
 def concept_of(row: ConceptRow) -> Concept:
     """A concept as clients read it."""
-    from graph.catalog import ConceptKind  # late: what is written there names classes, which show concepts
-
     return Concept(
         id=global_id("Concept", row.key),
         key=row.key,
