@@ -48,7 +48,7 @@ with head as (
     update tenant_head set seq = seq + cardinality($2::text[]) where tenant = $1 returning seq
 ), queued as (
     insert into outbox (tenant, shard, lane, occurred_at, seq, kind, student, classroom, received_at)
-    select $1, t.shard, 0, $6, head.seq - t.place + 1, t.kind, t.student, t.classroom, $6
+    select $1, t.shard, $7, $6, head.seq - t.place + 1, t.kind, t.student, t.classroom, $6
     from head, unnest($2::text[], $3::text[], $4::text[], $5::smallint[])
         with ordinality as t (kind, student, classroom, shard, place)
 )
@@ -56,10 +56,13 @@ select seq from head
 """
 
 
-async def touch(connection: Connection, tenant: int, touches: Sequence[Touch], *, now: datetime) -> int:
+async def touch(
+    connection: Connection, tenant: int, touches: Sequence[Touch], *, now: datetime, lane: int = LIVE_LANE
+) -> int:
     """Let the fold look again at what a roster, catalog or policy change touched; returns the new log position.
 
-    Runs in the transaction of the change, and locks the tenant's head row until that commits.
+    The touches take the positions up to it, in the order given. Runs in the transaction of the change, and locks the
+    tenant's head row until that commits.
     """
     seq: int | None = await connection.fetchval(
         TOUCH,
@@ -69,6 +72,7 @@ async def touch(connection: Connection, tenant: int, touches: Sequence[Touch], *
         [t.classroom for t in touches],
         [t.shard for t in touches],
         now,
+        lane,
     )
     assert seq is not None, f"tenant {tenant} has no head row"
     return seq
@@ -127,6 +131,15 @@ async def claim(connection: Connection, tenant: int, shard: int, *, limit: int) 
                 r["received_at"], r["traceparent"])
         for r in rows
     ]  # fmt: skip
+
+
+STILL_WAITING = "select count(*) from outbox where tenant = $1 and seq between $2 and $3 and lane = $4"
+
+
+async def still_waiting(connection: Connection, tenant: int, *, first: int, last: int, lane: int) -> int:
+    """How many rows of these positions and this lane are not folded yet."""
+    count: int = await connection.fetchval(STILL_WAITING, tenant, first, last, lane)
+    return count
 
 
 async def delete(connection: Connection, tenant: int, claimed: Sequence[Claimed]) -> None:

@@ -312,6 +312,10 @@ class Conflict(SQLModel, table=True):
     times: int = _int("times", default=1)
     first_at: datetime = _when("first_at")
     last_at: datetime = _when("last_at")
+    content: dict[str, Any] | None = _json("content", null=True)  # what was sent, so that it can replace
+    resolution: str | None = _text("resolution", null=True)  # KEEP_FIRST or REPLACE; none while it is open
+    resolved_by: str | None = _text("resolved_by", null=True)
+    resolved_at: datetime | None = _when("resolved_at", null=True)
 
 
 class DeadLetter(SQLModel, table=True):
@@ -487,6 +491,72 @@ class RiskChange(SQLModel, table=True):
     clears_when: str = _text("clears_when", default="")
     at: datetime = _when("at")
     traceparent: str | None = _text("traceparent", null=True)
+
+
+# ---------------------------------------------------------------- work in the background
+
+
+class Job(SQLModel, table=True):
+    """Work that takes long: queued, done by one worker at a time, resumed from its checkpoint by another."""
+
+    tenant: int = _tenant()
+    job: str = _id("job")
+    kind: str = _text("kind")
+    scope: str = _text("scope")
+    student: str = _text("student", default="")
+    classroom: str = _text("classroom", default="")
+    is_dry_run: bool = _flag("is_dry_run")
+    state: str = _text("state")
+    done: int = _int("done", default=0)
+    total: int | None = _int("total", null=True)
+    checkpoint: dict[str, Any] = _json("checkpoint", default="{}")
+    result: dict[str, Any] | None = _json("result", null=True)
+    error: str | None = _text("error", null=True)
+    is_cancelled: bool = _flag("is_cancelled")
+    requested_by: str = _text("requested_by")
+    idempotency: str | None = _text("idempotency", null=True)
+    runner: str | None = _text("runner", null=True)  # the worker that has it
+    beat_at: datetime | None = _when("beat_at", null=True)  # when that worker last showed itself
+    change_no: int = _int("change_no", default=1, big=True)
+    created_at: datetime = _when("created_at")
+    started_at: datetime | None = _when("started_at", null=True)
+    finished_at: datetime | None = _when("finished_at", null=True)
+    __table_args__ = (
+        SqlIndex("job_by_idempotency", "tenant", "requested_by", "idempotency", unique=True),
+        SqlIndex("job_by_time", "tenant", "created_at", "job"),
+        SqlIndex("job_unfinished", "tenant", "created_at", postgresql_where=text("state in ('QUEUED', 'RUNNING')")),
+    )
+
+
+class DriftReport(SQLModel, table=True):
+    """What a check of one class found: what is stored beside what the log says."""
+
+    __tablename__ = "drift_report"
+    tenant: int = _tenant()
+    report: str = _id("report")
+    job: str = _text("job")
+    classroom: str = _text("classroom")
+    compared: int = _int("compared")
+    different: int = _int("different")
+    skipped: int = _int("skipped", default=0)
+    differences: list[dict[str, Any]] = _json("differences", default="[]")
+    first_cause: str | None = _text("first_cause", null=True)
+    at: datetime = _when("at")
+    __table_args__ = (SqlIndex("drift_report_by_time", "tenant", "at", "report"),)
+
+
+class Claim(SQLModel, table=True):
+    """An attempt at a batch that has waited long, there while it is folded; one left behind by a crash counts it."""
+
+    tenant: int = _tenant()
+    shard: int = Field(sa_column=Column("shard", SmallInteger, primary_key=True, autoincrement=False))
+    token: str = _id("token")
+    first_seq: int = _int("first_seq", big=True)
+    last_seq: int = _int("last_seq", big=True)
+    rows: int = _int("rows")
+    attempts: int = _int("attempts")
+    at: datetime = _when("at")
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)
 
 
 TENANT_TABLES: tuple[str, ...] = tuple(sorted(SQLModel.metadata.tables))

@@ -15,6 +15,7 @@ from arq.worker import func
 from db.live import Live
 from db.pool import LOST, Pool
 from db.wake import FUNCTION, QUEUE, Shard, Waker, decoded, encoded, open_arq
+from jobs.background import Background
 from jobs.drain import Drain
 from jobs.sweep import Sweep
 
@@ -106,9 +107,14 @@ async def run_worker(workplace: Workplace) -> None:
     """Drain until `workplace.stop` is set; returns once the work in flight has ended."""
     sweep = Sweep(workplace.drain, pool=workplace.pool, clock=workplace.clock, drain_shard=workplace.drain_shard)
     sweeping = asyncio.create_task(sweep.run(workplace.stop))
+    background = Background(
+        pool=workplace.pool, clock=workplace.clock, drain_shard=workplace.drain_shard, stop=workplace.stop
+    )
+    working = asyncio.create_task(background.run())
     arq = asyncio.create_task(_keep_arq(workplace))
     await workplace.stop.wait()
     await sweeping
+    await working
     await workplace.until_idle()
     for _ in range(CANCELS_MAX):
         arq.cancel()  # again and again: a redis command that is just answered swallows one (RELIABILITY, section 2)

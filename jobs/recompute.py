@@ -1,0 +1,292 @@
+"""Recompute: each student's numbers made again from the log, saved by the fold itself, or only compared (002-08, X-24).
+
+A job goes on in steps. A step that saves leaves touches in the backfill lane, in one transaction with its checkpoint:
+the fold replays those students under its own locks and saves what differs, as it does for any change. A step that
+compares only reads. Whoever takes the job over goes on behind the last step.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from db import background, drift
+from db.background import Job, JobKind, JobScope, JobState
+from db.outbox import BACKFILL_LANE, Touch, Waiting, still_waiting, touch
+from db.pool import Connection, Pool, tenant_transaction
+from jobs import shadow
+from jobs.shadow import Difference, Part
+
+log = logging.getLogger(__name__)
+
+STEP_STUDENTS = 32  # replayed by one fold transaction at most: live events of their shard wait behind it
+STEP_CLASSROOMS = 8
+DIFFERENCES_MAX = 50
+WAIT_SECONDS = 0.05
+BEAT_EVERY = 40  # waits
+SETTLE_TRIES = 20
+SETTLE_SECONDS = 0.25
+COUNTS = ("scores_moved", "mastery_gained", "mastery_lost", "flags_raised", "flags_cleared")
+
+
+class Stopped(Exception):
+    """The process is told to stop; the job goes back into the queue."""
+
+
+class Cancelled(Exception):
+    """Somebody asked the job to stop."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a job stands: what its checkpoint holds."""
+
+    phase: str = "students"
+    after: str = ""
+    first_seq: int = 0  # of the touches of the last step
+    last_seq: int = 0
+    count: int = 0  # of the last step, not yet in `done`
+    done: int = 0
+    total: int = 0
+    compared: int = 0
+    different: int = 0
+    skipped: int = 0
+    counts: dict[str, int] | None = None
+    differences: list[dict[str, Any]] | None = None
+    first_cause: str | None = None
+
+    def note(self, found: shadow.Comparison) -> None:
+        """Add what one comparison found; keeps the 50 largest differences, causes before what follows from them."""
+        differences = found.differences
+        self.compared += found.compared
+        self.different += len(differences)
+        self.skipped += found.skipped
+        total = Counter(self.counts or {})
+        for one in differences:
+            total.update(shadow.moved(one))
+        self.counts = {name: total[name] for name in COUNTS}
+        self.first_cause = self.first_cause or next((one.name for one in differences), None)
+        kept = (self.differences or []) + [shadow.shown(one) for one in _largest(differences)]
+        self.differences = sorted(kept, key=lambda one: -int(one["size"]))[:DIFFERENCES_MAX]
+
+
+def _largest(differences: Sequence[Difference]) -> list[Difference]:
+    return sorted(differences, key=lambda one: -shadow.size(one))[:DIFFERENCES_MAX]
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What every job works with."""
+
+    pool: Pool
+    clock: Callable[[], datetime]
+    drain_shard: Callable[[int, int], Awaitable[None]]
+    runner: str
+    stop: asyncio.Event
+
+
+class Run:
+    """One job in the hands of one worker."""
+
+    def __init__(self, bench: Workbench, tenant: int, job: Job) -> None:
+        self._bench = bench
+        self._tenant = tenant
+        self._job = job
+        self._at = Progress(**job.checkpoint)
+        self._only_compares = job.is_dry_run or job.kind is JobKind.VERIFY
+
+    async def to_the_end(self) -> None:
+        """Go on from the checkpoint until all is done. Raises Stopped, Cancelled and background.Abandoned."""
+        if not self._job.checkpoint:
+            async with tenant_transaction(self._bench.pool, self._tenant) as connection:
+                self._at.total = await self._total(connection)
+                await self._advance(connection)
+        await self._until_folded()
+        while self._at.phase:
+            if self._bench.stop.is_set():
+                raise Stopped
+            keys = await self._next_keys()
+            if not keys:
+                self._at.phase, self._at.after = ("classrooms" if self._at.phase == "students" else ""), ""
+                continue
+            if self._only_compares:
+                await self._compare(keys)
+            else:
+                await self._touch(keys)
+                await self._until_folded()
+        await self._finish()
+
+    # ------------------------------------------------------------ what is next
+
+    async def _total(self, connection: Connection) -> int:
+        job = self._job
+        if job.scope is JobScope.STUDENT:
+            return 1 + len(await self._classrooms(connection, "", limit=1_000_000))
+        if job.scope is JobScope.CLASSROOM:
+            return 1 + len(await drift.students_of_classroom(connection, self._tenant, job.classroom))
+        students, classrooms = await drift.counts(connection, self._tenant)
+        return students + classrooms
+
+    async def _next_keys(self) -> list[str]:
+        """The keys of the next step: students, then classes."""
+        at = self._at
+        async with tenant_transaction(self._bench.pool, self._tenant, read_only=True) as connection:
+            if at.phase == "classrooms":
+                limit = 1 if self._only_compares else STEP_CLASSROOMS
+                return await self._classrooms(connection, at.after, limit=limit)
+            return await self._students(connection, at.after)
+
+    async def _students(self, connection: Connection, after: str) -> list[str]:
+        job = self._job
+        if job.scope is JobScope.STUDENT:
+            return [job.student] if job.student > after else []
+        if job.scope is JobScope.CLASSROOM:
+            known = await drift.students_of_classroom(connection, self._tenant, job.classroom)
+            return [student for student in known if student > after][:STEP_STUDENTS]
+        return await drift.student_page(connection, self._tenant, after=after, limit=STEP_STUDENTS)
+
+    async def _classrooms(self, connection: Connection, after: str, *, limit: int) -> list[str]:
+        job = self._job
+        if job.scope is JobScope.CLASSROOM:
+            return [job.classroom] if job.classroom > after else []
+        if job.scope is JobScope.STUDENT:
+            # A touch of the student brings their classes along; only a comparison looks at each.
+            keys = await drift.view_keys(connection, self._tenant, [job.student]) if self._only_compares else []
+            return sorted(key[1] for key in keys if key[1] > after)[:limit]
+        return await drift.classroom_page(connection, self._tenant, after=after, limit=limit)
+
+    # ------------------------------------------------------------ saving
+
+    async def _touch(self, keys: Sequence[str]) -> None:
+        """Let the fold replay these students, or assess these classes, in the transaction of the checkpoint."""
+        at, job = self._at, self._job
+        if at.phase == "students":
+            classroom = job.classroom if job.scope is JobScope.CLASSROOM else ""
+            touches = [Touch(Waiting.TOUCH_STUDENT, student=key, classroom=classroom) for key in keys]
+        else:
+            touches = [Touch(Waiting.TOUCH_CLASSROOM, classroom=key) for key in keys]
+        async with tenant_transaction(self._bench.pool, self._tenant) as connection:
+            last = await touch(connection, self._tenant, touches, now=self._bench.clock(), lane=BACKFILL_LANE)
+            at.after, at.count = keys[-1], len(keys)
+            at.first_seq, at.last_seq = last - len(keys) + 1, last
+            is_cancelled = await self._advance(connection)
+        for shard in sorted({one.shard for one in touches}):
+            await self._bench.drain_shard(self._tenant, shard)
+        if is_cancelled:
+            raise Cancelled
+
+    async def _until_folded(self) -> None:
+        """Wait until the touches of the last step are gone, whoever folds them."""
+        at, waits = self._at, 0
+        while at.count:
+            async with tenant_transaction(self._bench.pool, self._tenant) as connection:
+                left = await still_waiting(
+                    connection, self._tenant, first=at.first_seq, last=at.last_seq, lane=BACKFILL_LANE
+                )
+                if not left:
+                    at.done, at.count = at.done + at.count, 0
+                    is_cancelled = await self._advance(connection)
+                elif waits % BEAT_EVERY == 0:
+                    is_cancelled = await background.beat(
+                        connection, self._tenant, self._job.key, runner=self._bench.runner, now=self._bench.clock()
+                    )
+                else:
+                    is_cancelled = False
+            if is_cancelled:
+                raise Cancelled
+            if not left:
+                return
+            await self._pause(WAIT_SECONDS)
+            waits += 1
+
+    # ------------------------------------------------------------ comparing
+
+    async def _compare(self, keys: Sequence[str]) -> None:
+        """Compare these students' views, or one class's own numbers, and note what differs."""
+        at, job = self._at, self._job
+        if at.phase == "students":
+            views_of = frozenset({job.classroom, ""}) if job.scope is JobScope.CLASSROOM else None
+            part = Part(tuple(keys), views_of, tables=("works", "standings", "views"))
+        else:
+            (classroom,) = keys
+            members = [job.student] if job.scope is JobScope.STUDENT else await self._members(classroom)
+            part = Part(members, frozenset({classroom}), (classroom,), ("flags", "classes"))
+        at.note(await self._settled(part))
+        at.after, at.done = keys[-1], at.done + len(keys)
+        async with tenant_transaction(self._bench.pool, self._tenant) as connection:
+            is_cancelled = await self._advance(connection)
+        if is_cancelled:
+            raise Cancelled
+
+    async def _members(self, classroom: str) -> list[str]:
+        async with tenant_transaction(self._bench.pool, self._tenant, read_only=True) as connection:
+            return await drift.students_of_classroom(connection, self._tenant, classroom)
+
+    async def _settled(self, part: Part) -> shadow.Comparison:
+        """Compare, a few times over if something waits: traffic pauses, and a backlog is told as what was skipped."""
+        for tries_left in reversed(range(SETTLE_TRIES)):
+            found = await shadow.compared(self._bench.pool, self._tenant, part, now=self._bench.clock())
+            if not found.skipped or not tries_left:
+                return found
+            await self._pause(SETTLE_SECONDS)
+        raise AssertionError("unreachable: the last try returns")
+
+    # ------------------------------------------------------------ the job's own row
+
+    async def _advance(self, connection: Connection) -> bool:
+        at = self._at
+        checkpoint = {name: getattr(at, name) for name in Progress.__slots__}
+        return await background.advance(
+            connection,
+            self._tenant,
+            self._job.key,
+            runner=self._bench.runner,
+            done=at.done,
+            total=max(at.total, at.done),
+            checkpoint=checkpoint,
+            now=self._bench.clock(),
+        )
+
+    async def _finish(self) -> None:
+        at, job, now = self._at, self._job, self._bench.clock()
+        result: dict[str, Any] = {"compared": at.compared, "different": at.different, "skipped": at.skipped}
+        if self._only_compares:
+            result |= {"counts": at.counts or dict.fromkeys(COUNTS, 0), "differences": at.differences or []}
+        async with tenant_transaction(self._bench.pool, self._tenant) as connection:
+            if job.kind is JobKind.VERIFY:
+                await drift.save(
+                    connection,
+                    self._tenant,
+                    job=job.key,
+                    classroom=job.classroom,
+                    compared=at.compared,
+                    different=at.different,
+                    skipped=at.skipped,
+                    differences=at.differences or [],
+                    first_cause=at.first_cause,
+                    now=now,
+                )
+            await background.finish(
+                connection,
+                self._tenant,
+                job.key,
+                runner=self._bench.runner,
+                state=JobState.DONE,
+                now=now,
+                result=result,
+            )
+        if job.kind is JobKind.VERIFY and at.different:
+            # What an operator is alerted by: keys of jobs, never of pupils.
+            log.error("projection_drift", extra={"job": job.key, "rows": at.different})
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless the process is told to stop meanwhile."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._bench.stop.wait()
+        except TimeoutError:
+            return
+        raise Stopped
