@@ -11,11 +11,12 @@ import strawberry
 from db.changes import RecordedEvent, RiskTransition
 from db.freshness import Freshness
 from graph.access import PEOPLE, allow
+from graph.background import Job, job_of
 from graph.dashboards import Activity, Dashboard
 from graph.freshness import Fresh
 from graph.request import Info
 from graph.risk import RiskEvidence, RiskReason, RiskSeverity, evidence_of
-from graph.sources import dashboard_stream, event_stream, mastery_stream, risk_stream
+from graph.sources import dashboard_stream, event_stream, job_stream, mastery_stream, risk_stream
 from graph.standings import ConceptMastery, key_of, mastery_shown
 from graph.streams import LiveMessageKind, Told, follow
 from graph.students import Student, students_of
@@ -125,6 +126,13 @@ class EventMessage(LiveMessage):
     )
 
 
+@strawberry.type(description="A message of `jobProgressed`: the job as it stands.")
+class JobMessage(LiveMessage):
+    """The whole job: it replaces the one you have."""
+
+    job: Job | None = strawberry.field(description="The job as it is now; null for RESYNC.")
+
+
 @strawberry.type(description="What is pushed while you listen, over graphql-transport-ws.")
 class LiveSubscription:
     """The roots; each is a source of messages that ends when the right to it does."""
@@ -205,6 +213,24 @@ class LiveSubscription:
         async with aclosing(follow(info.context, stream, after)) as told:
             async for one in told:
                 yield EventMessage(freshness=one.point, kind=one.kind, resume_token=one.token, activity=_activity(one))
+
+    @strawberry.subscription(
+        description="How far a job is: the present state first (SNAPSHOT, without `after`), then the newest after each "
+        "step, within about a second. For whoever asked for the job, and admins."
+    )
+    @allow(*PEOPLE, scope=Scope.READ)
+    async def job_progressed(
+        self,
+        info: Info,
+        job_id: Annotated[strawberry.ID, strawberry.argument(description="The key of the job.")],
+        after: After = None,
+    ) -> AsyncGenerator[JobMessage, None]:
+        """The job by its change number."""
+        stream = job_stream(info.context, key_of(job_id, field="jobId"))
+        async with aclosing(follow(info.context, stream, after)) as told:
+            async for one in told:
+                job = None if one.row is None else job_of(one.row)
+                yield JobMessage(freshness=one.point, kind=one.kind, resume_token=one.token, job=job)
 
 
 def _transition(classroom: str, told: Told[RiskTransition]) -> RiskFlagTransition | None:

@@ -9,6 +9,7 @@ from strawberry.schema.name_converter import NameConverter
 from strawberry.utils.str_converters import to_camel_case
 
 from graph.access import core_of
+from graph.background import BackgroundMutation
 from graph.catalog import CatalogMutation
 from graph.catalog_reads import CatalogQuery
 from graph.classrooms import ClassroomQuery
@@ -17,6 +18,7 @@ from graph.ingestion import IngestionQuery
 from graph.live import LiveSubscription
 from graph.nodes import NodeQuery
 from graph.policies import PolicyMutation
+from graph.recompute import RecomputeMutation
 from graph.recording import RecordingMutation
 from graph.roster import RosterMutation
 from graph.scalars import SCALARS
@@ -41,7 +43,15 @@ class Query(
 
 
 @strawberry.type(description="What can be told. Expected refusals are the `errors` of the payload.")
-class Mutation(RecordingMutation, RosterMutation, EnrollmentMutation, CatalogMutation, PolicyMutation):
+class Mutation(
+    RecordingMutation,
+    RosterMutation,
+    EnrollmentMutation,
+    CatalogMutation,
+    PolicyMutation,
+    RecomputeMutation,
+    BackgroundMutation,
+):
     """All roots of mutations."""
 
 

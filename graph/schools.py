@@ -11,10 +11,12 @@ from db.freshness import Freshness
 from db.pool import tenant_transaction
 from db.visibility import of_classrooms
 from graph.access import ANY_SCOPE, PEOPLE, allow
+from graph.background import Job, job_page
 from graph.classrooms import Classroom, classroom_of
 from graph.connections import FIRST_DEFAULT, After, Connection, First, Keyset, limit_of, page_of
 from graph.freshness import Fresh, MinSeq, fresh
 from graph.nodes import Node, global_id, register
+from graph.recompute import DriftReport, report_page
 from graph.request import Context, Info
 from rules.access import Role, Scope, Viewer
 
@@ -131,6 +133,26 @@ class Tenant:
     key: strawberry.ID = strawberry.field(description="The tenant's number, as tokens name it.")
     name: str = strawberry.field(description="The tenant's name.")
     zone: str = strawberry.field(description="The IANA time zone of schools, classes and students without their own.")
+
+    @strawberry.field(
+        description="Work in the background, the newest first: all of it for admins, what they asked for themselves "
+        "for teachers and machines."
+    )
+    @allow(Role.TEACHER, Role.ADMIN, scope=Scope.READ)
+    async def jobs(self, info: Info, first: First = FIRST_DEFAULT, after: After = None) -> Connection[Job] | None:
+        """A page of jobs."""
+        return await job_page(info.context, first=first, after=after)
+
+    @strawberry.field(
+        description="What the checks of single classes found, the newest first: those of `verifyProjection` and the "
+        "nightly samples. For admins."
+    )
+    @allow(Role.ADMIN)
+    async def drift_reports(
+        self, info: Info, first: First = FIRST_DEFAULT, after: After = None
+    ) -> Connection[DriftReport] | None:
+        """A page of reports."""
+        return await report_page(info.context, first=first, after=after)
 
 
 async def tenant_of(context: Context) -> Tenant | None:

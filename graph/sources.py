@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import strawberry
 
-from db import changes, visibility
+from db import background, changes, visibility
+from db.background import Job
 from db.changes import ChangedStanding, RecordedEvent, RiskTransition
 from db.classrooms import ClassroomRow, classrooms_of_keys
 from db.freshness import Freshness
@@ -17,6 +18,7 @@ from graph.standings import key_of
 from graph.streams import Stream
 from graph.tokens import Cursor, StreamName
 from rules.access import (
+    may_follow_job,
     may_subscribe_class_mastery,
     may_subscribe_dashboard,
     may_subscribe_events,
@@ -129,6 +131,34 @@ def event_stream(context: Context, key: str) -> Stream[RecordedEvent]:
         read=read,
         place=lambda row: Cursor(row.event.seq),
         is_state=False,
+    )
+
+
+def job_stream(context: Context, key: str) -> Stream[Job]:
+    """One job, the newest state only. Nobody announces its steps: the slow check finds them."""
+    tenant = context.viewer.tenant
+
+    async def load() -> Job | None:
+        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
+            return (await background.of_keys(connection, tenant, [key])).get(key)
+
+    async def read(_cursor: Cursor, _point: Freshness) -> Sequence[Job]:
+        job = await load()
+        return [] if job is None else [job]
+
+    async def is_allowed(seconds_max: float) -> bool:
+        job = await context.engine.fanout.recent(("job", tenant, key), load, seconds_max=seconds_max)
+        return job is not None and may_follow_job(context.viewer, job.requested_by)
+
+    return Stream(
+        name=StreamName("jobProgressed", tenant, "job", key),
+        topic=(tenant, "job", key),
+        is_allowed=is_allowed,
+        position=background.position,
+        read=read,
+        place=lambda row: Cursor(row.change_no),
+        is_state=True,
+        tells_ready=False,
     )
 
 

@@ -136,6 +136,26 @@ def may_see_ingestion(viewer: Viewer) -> bool:
     return viewer.has(Role.ADMIN) or viewer.is_integrator_for(Scope.INGEST) or viewer.is_integrator_for(Scope.READ)
 
 
+def may_recompute(viewer: Viewer, *, is_taught: bool) -> bool:
+    """Whether the viewer may have these numbers made again; `is_taught`: of a class or student they teach."""
+    return _is_staff(viewer, Scope.ROSTER, taught=is_taught)
+
+
+def may_verify(viewer: Viewer, *, is_taught: bool) -> bool:
+    """Whether the viewer may have a class's numbers held against the log."""
+    return viewer.has(Role.ADMIN) or (is_taught and viewer.has(Role.TEACHER))
+
+
+def may_see_all_jobs(viewer: Viewer) -> bool:
+    """Whether the viewer sees the work that others asked for."""
+    return viewer.has(Role.ADMIN)
+
+
+def may_follow_job(viewer: Viewer, requested_by: str) -> bool:
+    """Whether the viewer may see and stop this work."""
+    return may_see_all_jobs(viewer) or requested_by == viewer.key
+
+
 def may_subscribe_risk(viewer: Viewer, *, is_taught: bool) -> bool:
     """Whether riskFlagChanged of this classroom may be pushed to the viewer."""
     return may_see_flags(viewer, is_taught=is_taught)
@@ -212,6 +232,8 @@ _QUERIES = {
     "concept": "SGTAI",
     "catalog": "SGTAI",
     "service": "SGTAI",
+    "tenant.jobs": "TAI",
+    "tenant.driftReports": "A",
     "ingestion": "AI",
     "ingestion.backlog": "AI",
     "ingestion.conflicts": "AI",
@@ -230,12 +252,16 @@ _MUTATIONS = {
     "saveEnrollment": "AI",
     "linkGuardian": "AI",
     "updateClassroomPolicy": "TA",
+    "recompute": "TAI",
+    "verifyProjection": "TA",
+    "cancelJob": "SGTAI",
 }
 _SUBSCRIPTIONS = {
     "eventRecorded": "TA",
     "dashboardChanged": "TA",
     "masteryChanged": "SGTAI",
     "riskFlagChanged": "TAI",
+    "jobProgressed": "SGTAI",
 }
 FIELD_ROLES: Mapping[str, frozenset[Role]] = MappingProxyType(
     {name: _roles(letters) for name, letters in {**_QUERIES, **_MUTATIONS, **_SUBSCRIPTIONS}.items()}
@@ -245,7 +271,7 @@ FIELD_ROLES: Mapping[str, frozenset[Role]] = MappingProxyType(
 _INGEST = frozenset({Scope.INGEST})
 _ROSTER = frozenset({Scope.ROSTER})
 _READ = frozenset({Scope.READ})
-_NO_SCOPE_NEEDED = frozenset({"viewer", "service"})
+_NO_SCOPE_NEEDED = frozenset({"viewer", "service", "cancelJob"})
 _RECORDING = frozenset({"recordEvent", "recordEvents", "voidEvent"})
 
 

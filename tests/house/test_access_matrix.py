@@ -51,6 +51,7 @@ class Target:
     school: str
     assignment: str
     event: str
+    job: str
     subject: str = "maths"
     concept: str = "fractions"
 
@@ -62,6 +63,7 @@ class Target:
             self.school,
             self.assignment,
             self.event,
+            self.job,
             self.subject,
             self.concept,
             global_id("RiskFlag", node_key_of((self.classroom, self.student, "INACTIVE"))),
@@ -69,11 +71,11 @@ class Target:
 
 
 TARGETS = {
-    "own": Target("ada", "7b", "north", "work7", "told7"),
-    "same school, other class": Target("cid", "8a", "north", "work8", "told8"),
-    "other school": Target("dan", "9c", "south", "work9", "told9"),
-    "other tenant": Target("xan", "xclass", "xschool", "workx", "toldx", "xsubject", "xconcept"),
-    "nowhere": Target("noone", "noclass", "noschool", "nowork", "nottold", "nosubject", "noconcept"),
+    "own": Target("ada", "7b", "north", "work7", "told7", "job7"),
+    "same school, other class": Target("cid", "8a", "north", "work8", "told8", "job8"),
+    "other school": Target("dan", "9c", "south", "work9", "told9", "job9"),
+    "other tenant": Target("xan", "xclass", "xschool", "workx", "toldx", "jobx", "xsubject", "xconcept"),
+    "nowhere": Target("noone", "noclass", "noschool", "nowork", "nottold", "nojob", "nosubject", "noconcept"),
 }
 HERE = [TARGETS[name] for name in ("own", "same school, other class", "other school")]
 THERE = [TARGETS["other tenant"]]
@@ -197,6 +199,15 @@ def told(who: Person, what: Target) -> bool:
     return who.sources is None and any(each.event == what.event for each in who.home)
 
 
+OWNERS = {"job7": "tess", "job8": "olga", "job9": "sis", "jobx": "head"}
+
+
+def follower(who: Person, what: Target) -> bool:
+    """Whoever asked for the job, and admins."""
+    is_own = OWNERS.get(what.job) == who.key
+    return any(each.job == what.job for each in who.home) and (is_own or Role.ADMIN in who.roles)
+
+
 def own_activity(who: Person, what: Target) -> bool:
     """Admins and machines tell of anyone, also of whom no roster knows yet; others of themselves or their class."""
     is_self = Role.STUDENT in who.roles and who.key == what.student and what.classroom in who.attends
@@ -229,6 +240,8 @@ QUERIES = {
     "viewer.classrooms": Line("ST", NONE, anyone, "classrooms { nodes { key name } }"),
     "viewer.children": Line("G", NONE, anyone, "children { nodes { key displayName } }"),
     "tenant": Line("SGTAI", ANY, anyone, "tenant { key name zone }"),
+    "tenant.jobs": Line("TAI", READ, anyone, "jobs { nodes { key requestedBy } }"),
+    "tenant.driftReports": Line("A", NONE, anyone, "driftReports { nodes { classroomId } }"),
     "service": Line("SGTAI", ANY, anyone, "service { status version }"),
     "catalog": Line("SGTAI", READ, anyone, "catalog { nodes { key concepts { nodes { key } } } }"),
     "concept": Line("SGTAI", READ, known, 'concept(id: "%(concept)s") { key name subject { key } }'),
@@ -273,14 +286,19 @@ MUTATIONS = {
     "saveEnrollment": Line("AI", ROSTER, staff, "enrollment { personId }"),
     "linkGuardian": Line("AI", ROSTER, student, "student { key }"),
     "updateClassroomPolicy": Line("TA", NONE, staff, "policy { version }"),
+    "recompute": Line("TAI", ROSTER, staff, "job { state }"),
+    "verifyProjection": Line("TA", NONE, staff, "job { state }"),
+    "cancelJob": Line("SGTAI", ANY, follower, "job { state }"),
 }
 SUBSCRIPTIONS = {
     "eventRecorded": Line("TA", NONE, staff, 'eventRecorded(classroomId: "%(classroom)s") { kind }'),
     "dashboardChanged": Line("TA", NONE, staff, 'dashboardChanged(classroomId: "%(classroom)s") { kind }'),
     "riskFlagChanged": Line("TAI", READ, staff, 'riskFlagChanged(classroomId: "%(classroom)s") { kind }'),
+    "jobProgressed": Line("SGTAI", READ, follower, 'jobProgressed(jobId: "%(job)s") { kind }'),
     "masteryChanged": Line("SGTAI", READ, student, 'masteryChanged(studentId: "%(student)s") { kind }'),
 }
 CLASS_MASTERY = Line("SGTAI", READ, staff, 'masteryChanged(classroomId: "%(classroom)s") { kind }')
+WITHOUT_POSITION = {"recompute", "verifyProjection", "cancelJob"}  # they write nothing to the log
 TABLE = {**QUERIES, **MUTATIONS, **SUBSCRIPTIONS}
 NODES: dict[str, tuple[Reach, Callable[[Target], str]]] = {
     "Student": (student, lambda what: what.student),
@@ -290,6 +308,7 @@ NODES: dict[str, tuple[Reach, Callable[[Target], str]]] = {
     "RiskFlag": (staff, lambda what: node_key_of((what.classroom, what.student, "INACTIVE"))),
     "Subject": (known, lambda what: what.subject),
     "Concept": (known, lambda what: what.concept),
+    "Job": (follower, lambda what: what.job),
 }
 _fresh = count(1)
 INPUTS: dict[str, Callable[[Target], dict[str, Any]]] = {
@@ -318,6 +337,9 @@ INPUTS: dict[str, Callable[[Target], dict[str, Any]]] = {
         "consentAt": "2026-03-01T00:00:00Z",
     },
     "updateClassroomPolicy": lambda what: {"classroomId": what.classroom, "minEvidence": 1 + next(_fresh) % 100},
+    "recompute": lambda what: {"scope": "CLASSROOM", "classroomId": what.classroom},
+    "verifyProjection": lambda what: {"classroomId": what.classroom},
+    "cancelJob": lambda what: {"jobId": what.job},
 }
 
 
@@ -384,6 +406,10 @@ async def furnish(district: District, targets: list[Target], teachers: dict[str,
         await district.assignment(each.assignment, each.classroom, concepts=[each.concept])
         await district.flag(each.student, "INACTIVE", 2, classroom=each.classroom)
         await district.event(each.event, each.student, classroom=each.classroom)
+        await district.put(
+            "job", job=each.job, kind="VERIFY", scope="CLASSROOM", classroom=each.classroom, state="RUNNING",
+            requested_by=OWNERS[each.job], created_at=NOW, beat_at=EXPIRY,
+        )  # fmt: skip
         if each.classroom in teachers:
             await district.teach(teachers[each.classroom], each.classroom)
 
@@ -554,13 +580,14 @@ def outcome_of(operation: str, answer: Answer) -> str:
     errors = payload["errors"] + [error for result in payload.get("results", ()) for error in result["errors"]]
     if errors:
         assert payload.get("status", "REJECTED") == "REJECTED"
-        assert payload["seq"] is None
+        assert payload.get("seq") is None
     return "REFUSED" if errors else "DONE"
 
 
 async def mutate(world: World, operation: str, who: Person, what: Target) -> Answer:
     stem = operation[0].upper() + operation[1:]
-    wants = f"errors {{ code field message }} seq {MUTATIONS[operation].ask}"
+    seq = "" if operation in WITHOUT_POSITION else "seq"
+    wants = f"errors {{ code field message }} {seq} {MUTATIONS[operation].ask}"
     text = f"mutation Go($input: {stem}Input!) {{ {operation}(input: $input) {{ {wants} }} }}"
     sent = INPUTS[operation](what)
     if who.roles & {Role.INTEGRATOR} and operation.startswith("record"):

@@ -49,6 +49,8 @@ BOUNDED_LISTS = {
     "AtRiskStudent.flags",  # one for each reason
     "Backlog.lanes",  # one for each lane
     "Concept.prerequisites",  # 50 at most
+    "DriftReport.differences",  # 50 at most
+    "JobOutcome.differences",  # 50 at most
     "Query.nodes",  # as many as asked for, 100 at most
     "RecordEventsPayload.results",  # as many as sent, 1,000 at most
     "RiskEvidence.events",

@@ -258,5 +258,6 @@ def test_every_listed_operation_names_its_roles_and_a_machines_scope() -> None:
     assert {name for name, roles in FIELD_ROLES.items() if Role.INTEGRATOR in roles} - set(INTEGRATOR_SCOPES) == {
         "viewer",
         "service",
+        "cancelJob",
     }
     assert all(Role.INTEGRATOR in FIELD_ROLES[name] for name in INTEGRATOR_SCOPES)
