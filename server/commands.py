@@ -11,10 +11,13 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from server.embedded import EmbeddedRefused
 from server.settings import TABLE, Settings, WrongSetting, table_markdown
+
+if TYPE_CHECKING:
+    from db.background import Order
 
 OK, FAILED, WRONG = 0, 1, 2
 HOURS_MAX = 30 * 24  # identity refuses tokens that live longer
@@ -117,6 +120,15 @@ def parser() -> argparse.ArgumentParser:
                         more="Makes their roster first; running it again changes nothing."))  # fmt: skip
     _add_token(command("token", run_token, "Print a bearer token for development.",
                        more="Refused in production, where tokens come from the school's own issuer."))  # fmt: skip
+    recompute = command("recompute", run_recompute, "Make numbers again from the log, or count what that would change.",
+                        more="Live events go on meanwhile; running it twice changes nothing.")  # fmt: skip
+    recompute.add_argument("--student", help="only this student, in every class")
+    recompute.add_argument("--classroom", help="only this class and its students")
+    recompute.add_argument("--dry-run", action="store_true", help="only compare, and show the largest changes")
+    verify = command("verify", run_verify, "Hold the numbers of a class against the log; 1 where any differs.")
+    verify.add_argument("--classroom", required=True, help="the key of the class")
+    for errand in (recompute, verify):
+        errand.add_argument("--tenant", type=_count, default=1, help="the number of the tenant (default 1)")
     command("schema", run_schema, "Print the GraphQL schema.")
     settings = command("settings", run_settings, "List every setting: its default, what it expects, what it is for.")
     settings.add_argument("--markdown", action="store_true", help="as the table of README")
@@ -231,6 +243,48 @@ def run_migrate(asked: argparse.Namespace, settings: Settings) -> int:
             await bounded(migrate(addresses.database_url), stop, seconds=settings.shutdown_seconds)
         print(f"the database stands at revision {newest_revision()}")
         return OK
+
+    return _until_stopped(work)
+
+
+def run_recompute(asked: argparse.Namespace, settings: Settings) -> int:
+    """Recompute, or only compare."""
+    from db.background import JobKind, JobScope, Order
+
+    if asked.student and asked.classroom:
+        raise ValueError("--student and --classroom exclude each other")
+    scope = JobScope.STUDENT if asked.student else JobScope.CLASSROOM if asked.classroom else JobScope.TENANT
+    order = Order(
+        kind=JobKind.RECOMPUTE,
+        scope=scope,
+        student=asked.student or "",
+        classroom=asked.classroom or "",
+        is_dry_run=asked.dry_run,
+    )
+    return _errand(asked.tenant, order, settings, is_check=False)
+
+
+def run_verify(asked: argparse.Namespace, settings: Settings) -> int:
+    """Compare a class with its log."""
+    from db.background import JobKind, JobScope, Order
+
+    order = Order(kind=JobKind.VERIFY, scope=JobScope.CLASSROOM, classroom=asked.classroom)
+    return _errand(asked.tenant, order, settings, is_check=True)
+
+
+def _errand(tenant: int, order: Order, settings: Settings, *, is_check: bool) -> int:
+    from db.background import JobState
+    from server.errand import run_errand, told
+    from server.processes import servers_for
+
+    async def work(stop: asyncio.Event) -> int:
+        async with servers_for(settings, stop) as addresses:
+            job = await run_errand(settings, addresses, tenant=tenant, order=order, stop=stop)
+        if job is None:
+            return _say("stopped; the job waits for a worker to go on with it", FAILED)
+        print(told(job))
+        is_right = not is_check or (job.result is not None and job.result["different"] == 0)
+        return OK if job.state is JobState.DONE and is_right else FAILED
 
     return _until_stopped(work)
 

@@ -21,7 +21,19 @@ from server.identity import Identity, SharedSecret
 from server.settings import TABLE
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("api", "worker", "migrate", "demo", "simulate", "replay-oulad", "token", "schema", "settings")
+COMMANDS = (
+    "api",
+    "worker",
+    "migrate",
+    "demo",
+    "simulate",
+    "replay-oulad",
+    "token",
+    "recompute",
+    "verify",
+    "schema",
+    "settings",
+)
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 25.0
 SECRET = "correct horse battery staple, 32+ bytes"
