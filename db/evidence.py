@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from db.outbox import BACKFILL_LANE, LIVE_LANE, shard_of
 from db.pool import Connection, UnknownTenant
 from rules.evidence import Kind, Lane, Submission
@@ -89,9 +91,10 @@ where k.tenant = $1
 """
 
 KEEP_CONFLICTS = """
-insert into conflict (tenant, source, event_id, sent_hash, stored_hash, seq, times, first_at, last_at)
-select $1, c.source, c.event_id, c.sent, c.stored, c.seq, 1, $7, $7
-from unnest($2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::bigint[]) as c (source, event_id, sent, stored, seq)
+insert into conflict (tenant, source, event_id, sent_hash, stored_hash, seq, times, first_at, last_at, content)
+select $1, c.source, c.event_id, c.sent, c.stored, c.seq, 1, $8, $8, c.content
+from unnest($2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::bigint[], $7::jsonb[])
+    as c (source, event_id, sent, stored, seq, content)
 on conflict (tenant, source, event_id, sent_hash) do update set times = conflict.times + 1, last_at = excluded.last_at
 """
 
@@ -236,7 +239,7 @@ async def _keep_conflicts(
     connection: Connection, tenant: int, submissions: Sequence[Submission], answers: Sequence[Answer], *, now: datetime
 ) -> None:
     by_content = {
-        (sent.event.source, sent.event.event_id, sent.fingerprint): answer
+        (sent.event.source, sent.event.event_id, sent.fingerprint): (answer, sent)
         for sent, answer in zip(submissions, answers, strict=True)
         if answer.status is Status.CONFLICT
     }
@@ -249,8 +252,9 @@ async def _keep_conflicts(
             [key[0] for key in keys],
             [key[1] for key in keys],
             [key[2] for key in keys],
-            [answer.stored_hash for answer in found],
-            [answer.seq for answer in found],
+            [answer.stored_hash for answer, _ in found],
+            [answer.seq for answer, _ in found],
+            [msgspec.json.encode(sent).decode() for _, sent in found],  # so that it can replace the first
             now,
         )
 

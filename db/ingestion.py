@@ -122,7 +122,7 @@ async def backlog_of(connection: Connection, tenant: int) -> list[LaneBacklog]:
 CONFLICTS = """
 select c.source, c.event_id, c.stored_hash, c.sent_hash, c.seq, c.times, c.first_at, c.last_at
 from conflict c
-where c.tenant = $1 and ($2::text[] is null or c.source = any($2))
+where c.tenant = $1 and c.resolution is null and ($2::text[] is null or c.source = any($2))
     and (c.first_at, c.source, c.event_id, encode(c.sent_hash, 'hex'))
         < (coalesce($3, 'infinity'::timestamptz), $4::text, $5::text, $6::text)
 order by c.first_at desc, c.source desc, c.event_id desc, encode(c.sent_hash, 'hex') desc

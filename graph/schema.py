@@ -20,6 +20,7 @@ from graph.nodes import NodeQuery
 from graph.policies import PolicyMutation
 from graph.recompute import RecomputeMutation
 from graph.recording import RecordingMutation
+from graph.repairs import RepairMutation
 from graph.roster import RosterMutation
 from graph.scalars import SCALARS
 from graph.schools import SchoolQuery
@@ -51,6 +52,7 @@ class Mutation(
     PolicyMutation,
     RecomputeMutation,
     BackgroundMutation,
+    RepairMutation,
 ):
     """All roots of mutations."""
 

@@ -255,6 +255,9 @@ _MUTATIONS = {
     "recompute": "TAI",
     "verifyProjection": "TA",
     "cancelJob": "SGTAI",
+    "replayDeadLetters": "AI",
+    "discardDeadLetters": "A",
+    "resolveConflict": "A",
 }
 _SUBSCRIPTIONS = {
     "eventRecorded": "TA",
@@ -272,7 +275,7 @@ _INGEST = frozenset({Scope.INGEST})
 _ROSTER = frozenset({Scope.ROSTER})
 _READ = frozenset({Scope.READ})
 _NO_SCOPE_NEEDED = frozenset({"viewer", "service", "cancelJob"})
-_RECORDING = frozenset({"recordEvent", "recordEvents", "voidEvent"})
+_RECORDING = frozenset({"recordEvent", "recordEvents", "voidEvent", "replayDeadLetters"})
 
 
 def _scopes_of(operation: str) -> frozenset[Scope]:

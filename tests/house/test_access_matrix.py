@@ -289,6 +289,9 @@ MUTATIONS = {
     "recompute": Line("TAI", ROSTER, staff, "job { state }"),
     "verifyProjection": Line("TA", NONE, staff, "job { state }"),
     "cancelJob": Line("SGTAI", ANY, follower, "job { state }"),
+    "replayDeadLetters": Line("AI", INGEST, told, "count"),
+    "discardDeadLetters": Line("A", NONE, told, "count"),
+    "resolveConflict": Line("A", NONE, told, "event { eventId }"),
 }
 SUBSCRIPTIONS = {
     "eventRecorded": Line("TA", NONE, staff, 'eventRecorded(classroomId: "%(classroom)s") { kind }'),
@@ -340,6 +343,9 @@ INPUTS: dict[str, Callable[[Target], dict[str, Any]]] = {
     "recompute": lambda what: {"scope": "CLASSROOM", "classroomId": what.classroom},
     "verifyProjection": lambda what: {"classroomId": what.classroom},
     "cancelJob": lambda what: {"jobId": what.job},
+    "replayDeadLetters": lambda what: {"events": [{"source": "lms", "eventId": what.event}]},
+    "discardDeadLetters": lambda what: {"events": [{"source": "lms", "eventId": what.event}], "reason": "noise"},
+    "resolveConflict": lambda what: {"source": "lms", "eventId": what.event, "choice": "KEEP_FIRST"},
 }
 
 
@@ -409,6 +415,14 @@ async def furnish(district: District, targets: list[Target], teachers: dict[str,
         await district.put(
             "job", job=each.job, kind="VERIFY", scope="CLASSROOM", classroom=each.classroom, state="RUNNING",
             requested_by=OWNERS[each.job], created_at=NOW, beat_at=EXPIRY,
+        )  # fmt: skip
+        await district.put(
+            "dead_letter", source="lms", event_id=each.event, seq=1, student=each.student, classroom=each.classroom,
+            error="ZeroDivisionError", at=NOW,
+        )  # fmt: skip
+        await district.put(
+            "conflict", source="lms", event_id=each.event, sent_hash=b"b", stored_hash=b"a", seq=1, first_at=NOW,
+            last_at=NOW,
         )  # fmt: skip
         if each.classroom in teachers:
             await district.teach(teachers[each.classroom], each.classroom)
