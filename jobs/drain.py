@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import uuid4
 
-from db import dead_letters, facts, outbox
+from db import claims, dead_letters, facts, outbox
 from db.live import Live, Moved
 from db.outbox import Claimed, Touch, Waiting
-from db.pool import COLLIDED, LOST, Pool, tenant_transaction
+from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
 from jobs.fold import Batch, Unfoldable, fold
 from rules.evidence import LearningEvent
 
@@ -18,6 +20,9 @@ CLAIM_ROWS_MAX = 5_000  # 000-08
 FOLD_MS = 3_000  # transaction_timeout: what a frozen worker may hold others up (HOUSE 4, Locks)
 LOST_SHRINK = 16
 SINGLE_FOLD_MS = 30_000  # one event alone may need a long history; nothing else waits inside its transaction
+AGED = timedelta(seconds=1)  # ten times the way of an event: rows that wait longer may be what a worker died of
+SUSPECTS_MAX = 64  # of a batch that a worker died of; of these, one at a time
+CRASHES_MAX = 3  # 000-09
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,28 @@ class Unfolded(Exception):
         self.first = first
 
 
+class WorkerCrashed(Exception):
+    """A row that workers died of, again and again."""
+
+    def __init__(self, row: Claimed) -> None:
+        super().__init__(f"expected a row that can be tried without a crash, got {CRASHES_MAX} of them")
+        self.row = row
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is folded of a claimed batch, and its note, if it has one."""
+
+    rows: list[Claimed]
+    token: str | None = None
+
+    @property
+    def place(self) -> dict[str, int]:
+        """Its first and last position."""
+        seqs = [row.seq for row in self.rows]
+        return {"first": min(seqs), "last": max(seqs)}
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """Drains shards over one pool; a plain value, so that whatever wakes it can be replaced."""
@@ -43,6 +70,7 @@ class Drain:
     pool: Pool
     clock: Callable[[], datetime]
     live: Live
+    _loose: list[tuple[int, int, str]] = field(default_factory=list)  # notes that could not be taken back yet
 
     async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
         """Fold until nothing claimable waits in the shard; returns the rows folded.
@@ -66,6 +94,9 @@ class Drain:
             except Unfoldable as error:
                 await self._bury(tenant, error.event, error.__cause__ or error)
                 continue
+            except WorkerCrashed as error:
+                await self._drop(tenant, shard, error.row, error)
+                continue
             except Unfolded as error:
                 if limit == 1:
                     await self._drop(tenant, shard, error.first, error.__cause__ or error)
@@ -88,28 +119,83 @@ class Drain:
         limit_ms = FOLD_MS if limit > 1 else SINGLE_FOLD_MS
         moved = Moved(tenant=tenant)
         settings = outbox.CLAIM_SETTINGS
-        async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
-            claimed = await outbox.claim(connection, tenant, shard, limit=limit)
-            refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
-            if refolds:
-                # The touches it becomes are claimed next, a bounded number at a time.
-                for row in refolds:
-                    await outbox.expand(connection, tenant, shard, row)
-                return Drained(len(refolds), was_full=True)
-            if claimed:
-                try:
-                    moved = await fold(connection, tenant, Batch(tuple(claimed)), now=self.clock())
-                except (*COLLIDED, Unfoldable):
-                    raise
-                except Exception as error:
-                    # asyncpg refuses a value of the wrong kind or size with an error of its connection family
-                    if isinstance(error, LOST) and not isinstance(error, ValueError):
-                        raise
-                    raise Unfolded(claimed[0]) from error
-                await outbox.delete(connection, tenant, claimed)
+        attempt = Attempt([])
+        try:
+            async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
+                claimed = await outbox.claim(connection, tenant, shard, limit=limit)
+                refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
+                if refolds:
+                    # The touches it becomes are claimed next, a bounded number at a time.
+                    for row in refolds:
+                        await outbox.expand(connection, tenant, shard, row)
+                    return Drained(len(refolds), was_full=True)
+                if claimed:
+                    attempt = await self._attempt(connection, tenant, shard, claimed)
+                    moved = await self._fold(connection, tenant, attempt.rows)
+                    await outbox.delete(connection, tenant, attempt.rows)
+                    if attempt.token:
+                        await claims.end(
+                            connection, tenant, shard, token=attempt.token, now=self.clock(), **attempt.place
+                        )
+        except BaseException:
+            if attempt.token:
+                await self._take_back(tenant, shard, attempt.token)
+            raise
         if claimed:
             self.live.announce(moved)
-        return Drained(len(claimed), was_full=len(claimed) == limit)
+        return Drained(len(attempt.rows), was_full=len(claimed) == limit or len(attempt.rows) < len(claimed))
+
+    async def _fold(self, connection: Connection, tenant: int, rows: list[Claimed]) -> Moved:
+        try:
+            return await fold(connection, tenant, Batch(tuple(rows)), now=self.clock())
+        except (*COLLIDED, Unfoldable):
+            raise
+        except Exception as error:
+            # asyncpg refuses a value of the wrong kind or size with an error of its connection family
+            if isinstance(error, LOST) and not isinstance(error, ValueError):
+                raise
+            raise Unfolded(rows[0]) from error
+
+    async def _attempt(self, connection: Connection, tenant: int, shard: int, claimed: list[Claimed]) -> Attempt:
+        """What to fold of the locked rows: all of them, unless a worker may have died of some.
+
+        Rows that have just come are folded without ado: an attempt is noted only at those that have waited, so that
+        whatever kills its worker is noted sooner or later, and the live way pays nothing. A row that was alone in a
+        fatal attempt is left to the last. Raises WorkerCrashed for one that has had its tries.
+        """
+        now = self.clock()
+        if now - min(row.received_at for row in claimed) < AGED:
+            return Attempt(claimed)
+        for loose in list(self._loose):
+            await claims.take_back(self.pool, loose[0], loose[1], token=loose[2])
+            self._loose.remove(loose)
+        seqs = [row.seq for row in claimed]
+        left = await claims.left_at(connection, tenant, shard, first=min(seqs), last=max(seqs))
+        fatal = {one.first: one.attempts for one in left if one.is_of_one}
+        rows = [row for row in claimed if row.seq not in fatal]
+        if not rows:
+            rows = claimed[:1]
+            if fatal[rows[0].seq] >= CRASHES_MAX:
+                raise WorkerCrashed(rows[0])
+        suspects = [one.rows for one in left if not one.is_of_one]
+        if suspects:
+            rows = rows[: 1 if min(suspects) <= SUSPECTS_MAX else SUSPECTS_MAX]
+        token = uuid4().hex
+        attempt = Attempt(rows, token)
+        await claims.name(connection, token)
+        try:
+            await claims.note(self.pool, tenant, shard, token=token, rows=len(rows), now=now, **attempt.place)
+        except BaseException:
+            await self._take_back(tenant, shard, token)  # it may have been committed, and only the answer lost
+            raise
+        return attempt
+
+    async def _take_back(self, tenant: int, shard: int, token: str) -> None:
+        """We are alive, so the attempt killed nobody."""
+        self._loose.append((tenant, shard, token))
+        with suppress(*LOST):
+            await claims.take_back(self.pool, tenant, shard, token=token)
+            self._loose.remove((tenant, shard, token))
 
     async def _bury(self, tenant: int, event: LearningEvent, error: BaseException) -> None:
         """Set aside the one event that cannot be folded, and rebuild without it what it may be part of already."""
@@ -131,3 +217,4 @@ class Drain:
                 key = (logged.event.source, logged.event.event_id)
                 await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
             await outbox.delete(connection, tenant, claimed)
+            await claims.forget(connection, tenant, shard, seq=row.seq)

@@ -55,10 +55,11 @@ MUTANTS = (
         (
             (
                 "jobs/drain.py",
-                "            if claimed:\n                try:\n",
-                "            if claimed:\n                await outbox.delete(connection, tenant, claimed)\n"
-                '                await connection.execute(\n                    "COMMIT; BEGIN; SET LOCAL '
-                "sightline.tenant = '%d'\" % tenant\n                )\n                try:\n",
+                "                    moved = await self._fold(connection, tenant, attempt.rows)\n",
+                "                    await outbox.delete(connection, tenant, claimed)\n"
+                '                    await connection.execute(\n                        "COMMIT; BEGIN; SET LOCAL '
+                "sightline.tenant = '%d'\" % tenant\n                    )\n"
+                "                    moved = await self._fold(connection, tenant, attempt.rows)\n",
             ),
         ),
         ("tests/jobs/test_drain.py", *LAWS),
