@@ -9,7 +9,6 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from db.changes import Position
 from db.pool import ACQUIRE_SECONDS, Connection, Pool
 
 QUEUED_MAX = 100  # unfinished jobs of one tenant
@@ -154,12 +153,6 @@ where tenant = $1 and job = $2 and state in ('QUEUED', 'RUNNING')
 returning {_COLUMNS}
 """  # noqa: S608 - constants of ours
 
-POSITION = """
-select t.epoch, coalesce(j.change_no, 0) as no
-from tenant t left join job j on j.tenant = $1 and j.job = $2
-where t.tenant = $1
-"""
-
 
 def _job_of(row: asyncpg.Record) -> Job:
     columns = dict(row)
@@ -278,13 +271,6 @@ async def cancel(connection: Connection, tenant: int, key: str, *, now: datetime
     """Ask an unfinished job to stop; one that is queued is over at once. None for one that is over or unknown."""
     row = await connection.fetchrow(CANCEL, tenant, key, now)
     return _job_of(row) if row else None
-
-
-async def position(connection: Connection, tenant: int, key: str) -> Position:
-    """How far the job has come, as a stream counts it."""
-    row = await connection.fetchrow(POSITION, tenant, key)
-    assert row is not None, f"tenant {tenant} is not set up"
-    return Position(**row)
 
 
 # ---------------------------------------------------------------- across tenants

@@ -64,6 +64,15 @@ select p.epoch, p.no, p.floor, f.* from (
 """  # noqa: S608 - constants of ours
 
 
+JOB_POSITION = f"""
+select p.epoch, p.no, p.floor, f.* from (
+    select t.epoch, coalesce(j.change_no, 0) as no, 0 as floor
+    from tenant t left join job j on j.tenant = $1 and j.job = $2
+    where t.tenant = $1
+) p cross join ({FRESHNESS}) f
+"""  # noqa: S608 - constants of ours
+
+
 async def classroom_position(connection: Connection, tenant: int, classroom: str, now: datetime) -> Position:
     """How far the state of a class has come."""
     return await _position(connection, CLASSROOM_POSITION, tenant, classroom, now)
@@ -82,6 +91,11 @@ async def risk_position(connection: Connection, tenant: int, classroom: str, now
 async def log_position(connection: Connection, tenant: int, classroom: str, now: datetime) -> Position:
     """How far the tenant's log has come; it is kept for ever."""
     return await _position(connection, LOG_POSITION, tenant, classroom, now)
+
+
+async def job_position(connection: Connection, tenant: int, job: str, now: datetime) -> Position:
+    """How far a job has come."""
+    return await _position(connection, JOB_POSITION, tenant, job, now)
 
 
 async def _position(connection: Connection, statement: str, tenant: int, key: str, now: datetime) -> Position:

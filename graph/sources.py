@@ -142,9 +142,8 @@ def job_stream(context: Context, key: str) -> Stream[Job]:
         async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
             return (await background.of_keys(connection, tenant, [key])).get(key)
 
-    async def read(_cursor: Cursor, _point: Freshness) -> Sequence[Job]:
-        job = await load()
-        return [] if job is None else [job]
+    async def read(connection: Connection, _cursor: Cursor) -> Sequence[Job]:
+        return list((await background.of_keys(connection, tenant, [key])).values())
 
     async def is_allowed(seconds_max: float) -> bool:
         job = await context.engine.fanout.recent(("job", tenant, key), load, seconds_max=seconds_max)
@@ -154,7 +153,7 @@ def job_stream(context: Context, key: str) -> Stream[Job]:
         name=StreamName("jobProgressed", tenant, "job", key),
         topic=(tenant, "job", key),
         is_allowed=is_allowed,
-        position=background.position,
+        position=changes.job_position,
         read=read,
         place=lambda row: Cursor(row.change_no),
         is_state=True,

@@ -25,16 +25,12 @@ BREAKS = {
         (
             (
                 "jobs/drain.py",
-                "            if claimed:\n                try:\n",
-                "            await outbox.delete(connection, tenant, claimed)\n"
-                "        async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms) as connection:\n"
-                "            if claimed:\n                try:\n",
-            ),
-            (
-                "jobs/drain.py",
-                "                    raise Unfolded(claimed[0]) from error\n"
-                "                await outbox.delete(connection, tenant, claimed)\n",
-                "                    raise Unfolded(claimed[0]) from error\n",
+                "                    moved = await self._fold(connection, tenant, attempt.rows)\n",
+                "                    await outbox.delete(connection, tenant, attempt.rows)\n"
+                "                    await connection.execute(\n"
+                "                        f\"COMMIT; BEGIN; SET LOCAL sightline.tenant = '{tenant:d}'\"\n"
+                "                    )\n"
+                "                    moved = await self._fold(connection, tenant, attempt.rows)\n",
             ),
         ),
     ),
