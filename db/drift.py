@@ -64,7 +64,7 @@ select (select count(*) from student s where s.tenant = $1) as students,
 WAITING = """
 select distinct o.student, o.classroom, o.kind from outbox o
 where o.tenant = $1
-    and (o.student = any($2::text[]) or o.classroom = any($3::text[]) or (o.student = '' and o.classroom = ''))
+    and (o.student = any($2::text[]) or o.classroom = any($3::text[]) or o.kind = 'REFOLD_CLASSROOM')
 """
 
 VIEW_KEYS = """
@@ -127,7 +127,7 @@ async def counts(connection: Connection, tenant: int) -> tuple[int, int]:
 async def unsettled(
     connection: Connection, tenant: int, students: Sequence[str], classrooms: Sequence[str]
 ) -> list[tuple[str, str, str]]:
-    """What waits in the outbox for these students and classes, as (student, classroom, kind)."""
+    """What waits in the outbox for these students and classes, and every refold, as (student, classroom, kind)."""
     rows = await connection.fetch(WAITING, tenant, list(students), list(classrooms))
     return [(row["student"], row["classroom"], row["kind"]) for row in rows]
 

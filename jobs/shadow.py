@@ -95,7 +95,7 @@ async def _settled(connection: Connection, tenant: int, part: Part) -> Part:
     restless = {student for student, _, _ in waiting if student}
     refolded = {classroom for _, classroom, kind in waiting if kind == Waiting.REFOLD_CLASSROOM}
     # A class whose model changed will be refolded whole; so will every view over all classes.
-    is_whole = bool(refolded & (part.views_of or refolded))
+    is_whole = bool(refolded if part.views_of is None else refolded & part.views_of)
     students = () if is_whole else tuple(one for one in part.students if one not in restless)
     moving = {classroom for _, classroom, _ in waiting}
     quiet = () if restless.intersection(part.students) else part.assessed

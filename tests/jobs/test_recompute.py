@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -12,12 +13,14 @@ from db import background, drift
 from db.background import Job, JobKind, JobScope, JobState, Order
 from db.live import Live
 from db.outbox import touch
+from db.policies import save_policy
 from db.pool import Pool, tenant_transaction
 from jobs import recompute
 from jobs.background import STALE_AFTER, Background
 from jobs.replay import difference, stored
 from jobs.replay import drift as drift_of
 from rules.evidence import LearningEvent
+from rules.policy import DEFAULT_POLICY, Model
 from tests.rows.district import District
 from tests.support.events import Mill, graded
 from tests.support.tenants import fresh_tenant
@@ -161,6 +164,31 @@ async def test_what_waits_for_the_fold_is_skipped_and_no_drift(
 
     [report] = await school.reports()
     assert (report.different, report.skipped) == (0, 3)  # s1, and once more with the class, and the class
+
+
+@pytest.mark.feature("X-24", "X-23")
+async def test_a_new_policy_that_is_not_folded_yet_is_no_drift(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The class waits as a whole, by one row that names no student."""
+    monkeypatch.setattr(recompute, "SETTLE_SECONDS", 0.001)
+    school = await school_of(pool, live)
+    async with tenant_transaction(pool, school.tenant) as connection:
+        policy = replace(DEFAULT_POLICY, model=Model.SUCCESS_RATIO, success_threshold=100_000)
+        change = await save_policy(connection, school.tenant, "7b", policy, created_by="head", now=NOW)
+        await touch(connection, school.tenant, change.touches, now=NOW)
+
+    dry = await school.done(is_dry_run=True)
+    of_other = await school.done(JobKind.VERIFY, JobScope.CLASSROOM, classroom="8c")
+    await school.mill.fold()
+    after = await school.done(is_dry_run=True)
+
+    assert dry.result is not None
+    assert (dry.result["different"], dry.result["skipped"] > 0) == (0, True)
+    assert of_other.result is not None
+    assert (of_other.result["different"], of_other.result["skipped"]) == (0, 0)
+    assert after.result is not None
+    assert (after.result["different"], after.result["skipped"]) == (0, 0)
 
 
 @pytest.mark.feature("002-01", "002-08")
