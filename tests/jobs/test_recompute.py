@@ -15,10 +15,12 @@ from db.live import Live
 from db.outbox import touch
 from db.policies import save_policy
 from db.pool import Pool, tenant_transaction
-from jobs import recompute
+from db.wake import Waker
+from jobs import recompute, worker
 from jobs.background import STALE_AFTER, Background
 from jobs.replay import difference, stored
 from jobs.replay import drift as drift_of
+from jobs.worker import Workplace
 from rules.evidence import LearningEvent
 from rules.policy import DEFAULT_POLICY, Model
 from tests.rows.district import District
@@ -368,3 +370,29 @@ async def test_each_night_one_class_of_the_tenant_is_checked_the_same_whoever_lo
     nights = await school.mill.rows(asked)
     assert [night for night, _, _ in nights] == ["nightly:2026-03-03", "nightly:2026-03-04"]
     assert {classroom for _, classroom, _ in nights} <= {"7b", "8c"}
+
+
+@pytest.mark.feature("002-08")
+async def test_a_worker_process_does_the_jobs_it_finds_though_redis_is_gone(
+    pool: Pool, live: Live, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: Workplace) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(worker, "_keep_arq", never)
+    school = await school_of(pool, live)
+    school.mill.clock.now = NOW.replace(hour=1)  # before the nightly samples, which would look at every test's tenant
+    await school.run(CORRUPT)
+    key = await school.ask()
+    waker = Waker(redis_url)
+    workplace = Workplace(pool, school.mill.clock, live, waker, 2)
+    working = asyncio.create_task(worker.run_worker(workplace))
+    try:
+        async with asyncio.timeout(20):
+            while (await school.job(key)).state is not JobState.DONE:  # noqa: ASYNC110 - Postgres tells nobody
+                await asyncio.sleep(0.05)
+    finally:
+        workplace.stop.set()
+        await working
+        await waker.aclose()
+    assert await school.is_right()
