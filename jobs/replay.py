@@ -104,15 +104,15 @@ async def _rebuilt(connection: Connection, tenant: int, *, now: datetime) -> Pro
     zones = await facts.rostered_classrooms(connection, tenant, classrooms)
     assessed = await inventory.assessed_classes(connection, tenant)
     states: dict[ViewKey, ViewState] = {}
-    for key, events in _by_view(await facts.log_of_students(connection, tenant, students), classrooms).items():
+    for key, events in by_view(await facts.log_of_students(connection, tenant, students), classrooms).items():
         states[key] = replay_view(events, policy=policies[key[1]], is_class=key[1] != ALL_CLASSES)
-    found = _projections(states)
+    found = projections_of(states)
     for classroom in sorted(classrooms):
         moment = assessed[classroom].assessed_at if classroom in assessed else now
         zone = {classroom: zones[classroom]}
         given = (await assessment.class_facts(connection, tenant, zone, now=moment))[classroom]
         roster_moments = await assessment.next_roster_moments(connection, tenant, zone, now=moment)
-        _assess(
+        add_assessment(
             found,
             classroom,
             _with_views(given, classroom, states),
@@ -123,7 +123,7 @@ async def _rebuilt(connection: Connection, tenant: int, *, now: datetime) -> Pro
     return found
 
 
-def _by_view(log: list[LearningEvent], classrooms: set[str]) -> Mapping[ViewKey, list[LearningEvent]]:
+def by_view(log: list[LearningEvent], classrooms: set[str]) -> Mapping[ViewKey, list[LearningEvent]]:
     """Each event stands in the view of its class and in the one over all; one of an unknown class stands nowhere."""
     found: dict[ViewKey, list[LearningEvent]] = defaultdict(list)
     for event in log:
@@ -144,7 +144,7 @@ def _with_views(given: ClassFacts, classroom: str, states: Mapping[ViewKey, View
     return replace(given, members=tuple(members))
 
 
-def _projections(states: Mapping[ViewKey, ViewState]) -> Projections:
+def projections_of(states: Mapping[ViewKey, ViewState]) -> Projections:
     """The views' share of the projections, without what is empty."""
     return Projections(
         views={key: state.view for key, state in states.items() if state.view != EMPTY_VIEW},
@@ -160,7 +160,7 @@ def _projections(states: Mapping[ViewKey, ViewState]) -> Projections:
     )
 
 
-def _assess(
+def add_assessment(
     found: Projections,
     classroom: str,
     given: ClassFacts,
@@ -177,10 +177,10 @@ def _assess(
             int(flag.severity), assessed.overall.get(student), evidence, flag.clears_when
         )
     moments = [moment for moment in (assessed.reassess_at, roster_moment) if moment is not None]
-    _add_class(found, classroom, assessed.rollup, policy.version, min(moments, default=None))
+    add_class(found, classroom, assessed.rollup, policy.version, min(moments, default=None))
 
 
-def _add_class(
+def add_class(
     found: Projections, classroom: str, rollup: Rollup, policy_version: int, reassess_at: datetime | None
 ) -> None:
     """Add a class's numbers; one without students that waits for nothing has none."""
@@ -194,10 +194,10 @@ async def _stored(connection: Connection, tenant: int) -> Projections:
     views = await projection.views(connection, tenant, keys)
     works = await projection.works(connection, tenant, everything)
     standings = await projection.standings(connection, tenant, everything)
-    found = _projections({key: ViewState(views[key], works[key], standings[key]) for key in keys})
+    found = projections_of({key: ViewState(views[key], works[key], standings[key]) for key in keys})
     classes: dict[str, AssessedClass] = await inventory.assessed_classes(connection, tenant)
     for classroom, one in classes.items():
-        _add_class(found, classroom, one.rollup, one.policy_version, one.reassess_at)
+        add_class(found, classroom, one.rollup, one.policy_version, one.reassess_at)
     for classroom, flags in (await assessment.stored_flags(connection, tenant, classes)).items():
         for (student, reason), flag in flags.items():
             if flag.memory.severity is not None:

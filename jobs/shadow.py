@@ -15,7 +15,16 @@ from db import assessment, drift, facts, projection
 from db.outbox import Waiting
 from db.pool import Connection, Pool, tenant_transaction
 from db.projection import ViewKey
-from jobs.replay import ALL_CLASSES, SNAPSHOT, Projections, ShownFlag, _add_class, _assess, _by_view, _projections
+from jobs.replay import (
+    ALL_CLASSES,
+    SNAPSHOT,
+    Projections,
+    ShownFlag,
+    add_assessment,
+    add_class,
+    by_view,
+    projections_of,
+)
 from rules.classroom import ClassFacts
 from rules.outcome import ViewState, replay_view
 from rules.skill import Standing
@@ -107,9 +116,9 @@ async def _stored(connection: Connection, tenant: int, part: Part) -> Projection
     views = await projection.views(connection, tenant, keys)
     works = await projection.works(connection, tenant, dict.fromkeys(keys))
     standings = await projection.standings(connection, tenant, dict.fromkeys(keys))
-    found = _projections({key: ViewState(views[key], works[key], standings[key]) for key in keys})
+    found = projections_of({key: ViewState(views[key], works[key], standings[key]) for key in keys})
     for classroom, one in (await drift.assessed(connection, tenant, part.assessed)).items():
-        _add_class(found, classroom, one.rollup, one.policy_version, one.reassess_at)
+        add_class(found, classroom, one.rollup, one.policy_version, one.reassess_at)
     for classroom, flags in (await assessment.stored_flags(connection, tenant, part.assessed)).items():
         for (student, reason), flag in flags.items():
             if flag.memory.severity is not None:
@@ -125,11 +134,11 @@ async def _rebuilt(connection: Connection, tenant: int, part: Part, *, now: date
         students = part.students[start : start + LOG_STUDENTS_MAX]
         log = await facts.log_of_students(connection, tenant, students)
         classes = await facts.rostered_classrooms(connection, tenant, {event.classroom for event in log})
-        views = {key: events for key, events in _by_view(log, set(classes)).items() if _is_in(part, key)}
+        views = {key: events for key, events in by_view(log, set(classes)).items() if _is_in(part, key)}
         policies = await facts.policies(connection, tenant, {key[1] for key in views})
         for key, events in views.items():
             states[key] = replay_view(events, policy=policies[key[1]], is_class=key[1] != ALL_CLASSES)
-    found = _projections(states)
+    found = projections_of(states)
     assessed = await drift.assessed(connection, tenant, part.assessed)
     zones = await facts.rostered_classrooms(connection, tenant, part.assessed)
     policies = await facts.policies(connection, tenant, zones)
@@ -138,7 +147,7 @@ async def _rebuilt(connection: Connection, tenant: int, part: Part, *, now: date
         only = {classroom: zone}
         given = (await assessment.class_facts(connection, tenant, only, now=moment))[classroom]
         roster_moments = await assessment.next_roster_moments(connection, tenant, only, now=moment)
-        _assess(
+        add_assessment(
             found,
             classroom,
             _with_views(given, classroom, states),
