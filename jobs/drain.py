@@ -1,14 +1,18 @@
 """Drain one shard: claim what waits, fold it, save what changed, commit, and only then tell who watches."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from time import perf_counter
 
 from db import dead_letters, facts, outbox
 from db.live import Live, Moved
 from db.outbox import Claimed, Touch, Waiting
-from db.pool import COLLIDED, LOST, Pool, tenant_transaction
+from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
+from db.tally import Tally
+from db.trace import UNTRACED, Span, Tracer, within
 from jobs.fold import Batch, Unfoldable, fold
 from rules.evidence import LearningEvent
 
@@ -18,6 +22,7 @@ CLAIM_ROWS_MAX = 5_000  # 000-08
 FOLD_MS = 3_000  # transaction_timeout: what a frozen worker may hold others up (HOUSE 4, Locks)
 LOST_SHRINK = 16
 SINGLE_FOLD_MS = 30_000  # one event alone may need a long history; nothing else waits inside its transaction
+LINKED_MAX = 16  # traces one batch is told to; a batch holds thousands of rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,17 @@ class Unfolded(Exception):
         self.first = first
 
 
+@dataclass(slots=True)
+class Folded:
+    """What this process has folded since it started, for its metrics."""
+
+    latency: Tally = field(default_factory=Tally)  # of each batch's oldest row: from stored to visible
+    batches: Tally = field(default_factory=Tally)  # from claim to commit
+    rows: int = 0
+    claimed: int = 0  # rows held right now
+    failures: Counter[str] = field(default_factory=Counter)
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """Drains shards over one pool; a plain value, so that whatever wakes it can be replaced."""
@@ -43,6 +59,8 @@ class Drain:
     pool: Pool
     clock: Callable[[], datetime]
     live: Live
+    tracer: Tracer = UNTRACED
+    folded: Folded = field(default_factory=Folded)
 
     async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
         """Fold until nothing claimable waits in the shard; returns the rows folded.
@@ -56,6 +74,7 @@ class Drain:
                 drained = await self._once(tenant, shard, limit)
             except LOST:
                 # Away, or a batch too slow for its time: a smaller one tells which, and blames no event.
+                self.folded.failures["POSTGRES_AWAY"] += 1
                 if limit == 1:
                     raise
                 limit = max(1, limit // LOST_SHRINK)
@@ -88,31 +107,55 @@ class Drain:
         limit_ms = FOLD_MS if limit > 1 else SINGLE_FOLD_MS
         moved = Moved(tenant=tenant)
         settings = outbox.CLAIM_SETTINGS
-        async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
-            claimed = await outbox.claim(connection, tenant, shard, limit=limit)
-            refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
-            if refolds:
-                # The touches it becomes are claimed next, a bounded number at a time.
-                for row in refolds:
-                    await outbox.expand(connection, tenant, shard, row)
-                return Drained(len(refolds), was_full=True)
-            if claimed:
-                try:
-                    moved = await fold(connection, tenant, Batch(tuple(claimed)), now=self.clock())
-                except (*COLLIDED, Unfoldable):
-                    raise
-                except Exception as error:
-                    # asyncpg refuses a value of the wrong kind or size with an error of its connection family
-                    if isinstance(error, LOST) and not isinstance(error, ValueError):
-                        raise
-                    raise Unfolded(claimed[0]) from error
-                await outbox.delete(connection, tenant, claimed)
+        claimed: list[Claimed] = []
+        span: Span | None = None
+        began = perf_counter()
+        try:
+            async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
+                claimed = await outbox.claim(connection, tenant, shard, limit=limit)
+                self.folded.claimed += len(claimed)
+                refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
+                if refolds:
+                    # The touches it becomes are claimed next, a bounded number at a time.
+                    for row in refolds:
+                        await outbox.expand(connection, tenant, shard, row)
+                    return Drained(len(refolds), was_full=True)
+                if claimed:
+                    span = self.tracer.join("fold batch", _traces(claimed), seconds_ago=perf_counter() - began)
+                    batch = Batch(tuple(claimed), traceparent=span.traceparent if span else None)
+                    with within(self.tracer, span):
+                        moved = await self._fold(connection, tenant, batch)
+                    await outbox.delete(connection, tenant, claimed)
+        finally:
+            self.folded.claimed -= len(claimed)
+            if span is not None:
+                span.end(rows=len(claimed), classrooms=len(moved.classrooms), students=len(moved.students))
         if claimed:
             self.live.announce(moved)
+            self._count(claimed, perf_counter() - began)
         return Drained(len(claimed), was_full=len(claimed) == limit)
+
+    async def _fold(self, connection: Connection, tenant: int, batch: Batch) -> Moved:
+        """Fold a batch; raises Unfolded for what is neither a collision, a lost connection nor one event's fault."""
+        try:
+            return await fold(connection, tenant, batch, now=self.clock())
+        except (*COLLIDED, Unfoldable):
+            raise
+        except Exception as error:
+            # asyncpg refuses a value of the wrong kind or size with an error of its connection family
+            if isinstance(error, LOST) and not isinstance(error, ValueError):
+                raise
+            raise Unfolded(batch.claimed[0]) from error
+
+    def _count(self, claimed: Sequence[Claimed], seconds: float) -> None:
+        waited = (self.clock() - min(row.received_at for row in claimed)).total_seconds()
+        self.folded.latency.add(max(0.0, waited))
+        self.folded.batches.add(seconds)
+        self.folded.rows += len(claimed)
 
     async def _bury(self, tenant: int, event: LearningEvent, error: BaseException) -> None:
         """Set aside the one event that cannot be folded, and rebuild without it what it may be part of already."""
+        self.folded.failures["EVENT_DEAD"] += 1
         log.error("event_dead", extra={"error": type(error).__name__}, exc_info=error)
         async with tenant_transaction(self.pool, tenant) as connection:
             key = (event.source, event.event_id)
@@ -121,6 +164,7 @@ class Drain:
 
     async def _drop(self, tenant: int, shard: int, row: Claimed, error: BaseException) -> None:
         """Set aside the row that fails all alone, unless another drain has taken it meanwhile."""
+        self.folded.failures["ROW_DEAD"] += 1
         log.error("row_dead", extra={"error": type(error).__name__}, exc_info=error)
         async with tenant_transaction(self.pool, tenant, settings=outbox.CLAIM_SETTINGS) as connection:
             claimed = await outbox.claim(connection, tenant, shard, limit=1)
@@ -131,3 +175,8 @@ class Drain:
                 key = (logged.event.source, logged.event.event_id)
                 await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
             await outbox.delete(connection, tenant, claimed)
+
+
+def _traces(claimed: Sequence[Claimed]) -> list[str]:
+    """The traces that rows of a batch belong to, a bounded number."""
+    return list(dict.fromkeys(row.traceparent for row in claimed if row.traceparent is not None))[:LINKED_MAX]

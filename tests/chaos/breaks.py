@@ -25,16 +25,16 @@ BREAKS = {
         (
             (
                 "jobs/drain.py",
-                "            if claimed:\n                try:\n",
-                "            await outbox.delete(connection, tenant, claimed)\n"
-                "        async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms) as connection:\n"
-                "            if claimed:\n                try:\n",
+                "                if claimed:\n                    span = ",
+                "                await outbox.delete(connection, tenant, claimed)\n"
+                "            async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms) as connection:\n"
+                "                if claimed:\n                    span = ",
             ),
             (
                 "jobs/drain.py",
-                "                    raise Unfolded(claimed[0]) from error\n"
-                "                await outbox.delete(connection, tenant, claimed)\n",
-                "                    raise Unfolded(claimed[0]) from error\n",
+                "                        moved = await self._fold(connection, tenant, batch)\n"
+                "                    await outbox.delete(connection, tenant, claimed)\n",
+                "                        moved = await self._fold(connection, tenant, batch)\n",
             ),
         ),
     ),
@@ -59,10 +59,8 @@ BREAKS = {
         (
             (
                 "db/recorder.py",
-                "        answers = await self._record_durably(tenant, submissions, recorded_by, "
-                "calls[0].traceparent)\n",
-                "        answers = await self._record_durably(tenant, submissions, recorded_by, "
-                "calls[0].traceparent, calls)\n",
+                "await self._record_durably(tenant, submissions, recorded_by, traceparent)\n",
+                "await self._record_durably(tenant, submissions, recorded_by, traceparent, calls)\n",
             ),
             (
                 "db/recorder.py",

@@ -55,10 +55,10 @@ MUTANTS = (
         (
             (
                 "jobs/drain.py",
-                "            if claimed:\n                try:\n",
-                "            if claimed:\n                await outbox.delete(connection, tenant, claimed)\n"
-                '                await connection.execute(\n                    "COMMIT; BEGIN; SET LOCAL '
-                "sightline.tenant = '%d'\" % tenant\n                )\n                try:\n",
+                "                if claimed:\n                    span = ",
+                "                if claimed:\n                    await outbox.delete(connection, tenant, claimed)\n"
+                '                    await connection.execute(\n                        "COMMIT; BEGIN; SET LOCAL '
+                "sightline.tenant = '%d'\" % tenant\n                    )\n                    span = ",
             ),
         ),
         ("tests/jobs/test_drain.py", *LAWS),
@@ -68,9 +68,10 @@ MUTANTS = (
         (
             (
                 "db/recorder.py",
-                "        answers = await self._record_durably(",
-                "        for sent in submissions:\n            self._wake.mark(tenant, shard_of(classroom=sent.event.classroom, "
-                "student=sent.event.student))\n        answers = await self._record_durably(",
+                "        with within(self._tracer, span):\n",
+                "        with within(self._tracer, span):\n                for sent in submissions:\n"
+                "                    self._wake.mark(tenant, shard_of(classroom=sent.event.classroom, "
+                "student=sent.event.student))\n",
             ),
         ),
         ("tests/jobs/test_drain.py",),
