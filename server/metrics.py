@@ -271,6 +271,7 @@ async def served(page: MetricsPage, host: str, port: int | None) -> AsyncIterato
         yield
         return
     listener = listen(host, port)
+    listener.listen()  # at once: who comes before uvicorn is ready waits
     config = uvicorn.Config(Starlette(routes=[page.route]), lifespan="off", log_config=None, **UVICORN)
     server = QuietServer(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

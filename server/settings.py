@@ -118,6 +118,7 @@ TABLE = (
         "none",
         "an http:// or https:// address",
         "Where traces are sent (OTLP over HTTP, JSON). Unset: they are lines of the log.",
+        is_secret=True,
     ),
     Setting(
         "METRICS_PORT",
@@ -350,8 +351,11 @@ def https_address(value: str) -> str:
 
 def web_address(value: str) -> str:
     parts = urlsplit(value)
-    if not parts.hostname or parts.scheme not in {"http", "https"} or parts.username is not None:
-        raise ValueError(value)
+    # No value in the words below: it may carry a password.
+    if not parts.hostname or parts.scheme not in {"http", "https"}:
+        raise ValueError("another scheme, or no host")
+    if parts.username is not None:
+        raise ValueError("an address with a name or password")
     return value
 
 
