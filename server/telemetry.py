@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -153,7 +154,8 @@ def line_of(span: ReadableSpan) -> dict[str, Any]:
     context, start, end = span.context, span.start_time or 0, span.end_time or 0
     assert context is not None, "a span that was started has a context"
     return {
-        "timestamp": start / 1e9,
+        "timestamp": datetime.fromtimestamp(start / 1e9, UTC),
+        "level": "INFO",
         "span": span.name,
         "trace_id": f"{context.trace_id:032x}",
         "span_id": f"{context.span_id:016x}",
