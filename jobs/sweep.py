@@ -98,7 +98,7 @@ class Sweep:
                     await stop.wait()
 
     async def _make_partitions(self, now: datetime) -> None:
-        """Make the log's months ahead. One that cannot be made is tried again later: the classes due must not wait for it.
+        """Make the log's months ahead; what fails is tried again later, for the classes due must not wait for it.
 
         `partitions_ahead` among the metrics tells, months before it would matter (003-21).
         """

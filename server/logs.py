@@ -7,6 +7,7 @@ without its arguments, and errors keep class and frames, because the messages of
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import sys
 import threading
@@ -60,11 +61,14 @@ class Sink:
             is_first = len(self._lines) == 1
         if is_urgent:
             self.flush()
-        elif is_first:
-            try:
-                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-            except RuntimeError:  # no loop runs in this thread: nobody would come back for it
-                self.flush()
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no loop runs in this thread: nobody would come back for it
+            self.flush()
+            return
+        if is_first:
+            loop.call_later(FLUSH_SECONDS, self.flush)
 
     def flush(self) -> None:
         """Write what waits. A full disk or a closed pipe costs the lines, never the work they tell of."""
@@ -162,6 +166,7 @@ def log_to(sink: Sink, level: str) -> None:
     for name in CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     sys.excepthook = _uncaught
+    atexit.register(sink.flush)  # what was written in the loop's last moments
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

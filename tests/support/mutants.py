@@ -83,7 +83,7 @@ MUTANTS = (
     ),
     Mutant(
         "sweep drains nothing",
-        (("jobs/sweep.py", "            await self._drain_shard(tenant, shard)\n", "            pass\n"),),
+        (("jobs/sweep.py", "            await self._drain_shard(*shard)\n", "            pass\n"),),
         ("tests/jobs/test_sweep.py",),
     ),
     Mutant(
