@@ -119,10 +119,12 @@ class RiskTransition:
     evidence: dict[str, Any]
     clears_when: str
     at: datetime
+    traceparent: str | None = None
 
 
 RISK_CHANGES = """
-select r.no, r.student, r.reason, r.change, r.severity, r.earlier, r.overall, r.notify, r.evidence, r.clears_when, r.at
+select r.no, r.student, r.reason, r.change, r.severity, r.earlier, r.overall, r.notify, r.evidence, r.clears_when, r.at,
+    r.traceparent
 from risk_change r
 where r.tenant = $1 and r.classroom = $2 and r.no > $3
 order by r.no limit $4

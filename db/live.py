@@ -25,6 +25,13 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     classrooms: frozenset[str] = frozenset()
     students: frozenset[str] = frozenset()
     recorded: frozenset[str] = frozenset()
+    traceparent: str | None = None  # of what moved it, where that is traced
+
+
+class Bell(asyncio.Event):
+    """What a waiter is woken by; it remembers the last traced change that rang it."""
+
+    traceparent: str | None = None
 
 
 Topic = tuple[int, str, str]  # (tenant, "classroom" | "student" | "recorded", key)
@@ -45,7 +52,7 @@ class Live:
         self._outgoing: list[Moved] = []
         self._flusher: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
-        self._waiters: dict[Topic, set[asyncio.Event]] = {}
+        self._waiters: dict[Topic, set[Bell]] = {}
         self.failures = 0
 
     def announce(self, moved: Moved) -> None:
@@ -82,7 +89,7 @@ class Live:
     @asynccontextmanager
     async def watching(self, topics: Iterable[Topic]) -> AsyncIterator["Watch"]:
         """Be woken by these topics from now on; register first, then read the snapshot."""
-        event = asyncio.Event()
+        event = Bell()
         kept = tuple(topics)
         for topic in kept:
             self._waiters.setdefault(topic, set()).add(event)
@@ -132,6 +139,8 @@ class Live:
         for topic in topics_of(moved):
             for event in self._waiters.get(topic, ()):
                 event.set()
+                if moved.traceparent is not None:
+                    event.traceparent = moved.traceparent
 
     def _wake_all(self) -> None:
         for waiters in self._waiters.values():
@@ -147,8 +156,13 @@ def open_live(redis_url: str) -> Live:
 class Watch:
     """One waiter: `moved` returns when its topics moved, or after the slow check."""
 
-    def __init__(self, event: asyncio.Event) -> None:
+    def __init__(self, event: Bell) -> None:
         self._event = event
+
+    def take_traceparent(self) -> str | None:
+        """The trace of what rang last, once."""
+        taken, self._event.traceparent = self._event.traceparent, None
+        return taken
 
     async def moved(self, *, seconds_max: float = SLOW_CHECK_SECONDS) -> bool:
         """Wait for news; False when the slow check came first. News since the last call counts."""
@@ -161,11 +175,12 @@ class Watch:
 
 
 def _merged(outgoing: list[Moved]) -> list[Moved]:
-    """One message per tenant: what moved twice is told once."""
-    merged: dict[int, Moved] = {}
+    """One message per tenant, and one more per trace: what moved twice is told once."""
+    merged: dict[tuple[int, str | None], Moved] = {}
     for moved in outgoing:
-        earlier = merged.get(moved.tenant)
-        merged[moved.tenant] = (
+        key = (moved.tenant, moved.traceparent)
+        earlier = merged.get(key)
+        merged[key] = (
             moved
             if earlier is None
             else Moved(
@@ -173,6 +188,7 @@ def _merged(outgoing: list[Moved]) -> list[Moved]:
                 classrooms=earlier.classrooms | moved.classrooms,
                 students=earlier.students | moved.students,
                 recorded=earlier.recorded | moved.recorded,
+                traceparent=moved.traceparent,
             )
         )
     return list(merged.values())

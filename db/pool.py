@@ -2,9 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from time import perf_counter
 from typing import TypeAlias
 
 import asyncpg
+
+from db.tally import Tally
+from db.trace import inner
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -36,6 +40,23 @@ class UnknownTenant(Exception):
     """A verified token names a tenant that this database does not have."""
 
 
+class TimedPool(asyncpg.Pool):  # type: ignore[misc] # asyncpg ships no types
+    """A pool that counts how long its connections were waited for, and how long each transaction took."""
+
+    def __init__(self, *arguments: object, **named: object) -> None:
+        super().__init__(*arguments, **named)
+        self.waits, self.transactions = Tally(), Tally()
+        self.unserved = 0  # who got no connection within ACQUIRE_SECONDS
+
+    def count(self, asked: float, begun: float, ended: float) -> None:
+        """Count one transaction by its moments, `begun` 0 where there was no connection for it."""
+        if begun:
+            self.waits.add(begun - asked)
+            self.transactions.add(ended - begun)
+        else:
+            self.unserved += 1
+
+
 async def _reset(connection: asyncpg.Connection) -> None:
     """Hand back a clean connection without a round trip: every setting is SET LOCAL and ended with its transaction.
 
@@ -49,11 +70,19 @@ async def open_pool(
     database_url: str, *, size_max: int = 10, size_idle: int = 2, lifetime_seconds: float = 300.0
 ) -> Pool:
     """Open the process's pool as the role `sightline_app`; the caller closes it."""
-    return await asyncpg.create_pool(
+    return await TimedPool(
         database_url,
+        init_size=None,
         min_size=min(size_idle, size_max),
         max_size=size_max,
+        max_queries=50_000,
         max_inactive_connection_lifetime=lifetime_seconds,
+        connect=None,
+        setup=None,
+        init=None,
+        loop=None,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
         timeout=ACQUIRE_SECONDS,
         command_timeout=COMMAND_SECONDS,
         reset=_reset,
@@ -77,14 +106,23 @@ async def tenant_transaction(
         else (f"transaction_timeout = {limit_ms or WRITE_TRANSACTION_MS}")
     )
     mode = "READ ONLY" if read_only else "READ WRITE"
-    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-        await connection.execute(
-            f"BEGIN {mode}; SET LOCAL sightline.tenant = '{tenant:d}'; SET LOCAL {limit}; {settings}"
-        )
-        try:
-            yield connection
-        except BaseException:
-            with suppress(Exception):  # a broken connection has rolled back already; the first error is the one to tell
-                await connection.execute("ROLLBACK")
-            raise
-        await connection.execute("COMMIT")
+    span = inner("postgres read" if read_only else "postgres write")
+    asked, begun = perf_counter(), 0.0
+    try:
+        async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            begun = perf_counter()
+            await connection.execute(
+                f"BEGIN {mode}; SET LOCAL sightline.tenant = '{tenant:d}'; SET LOCAL {limit}; {settings}"
+            )
+            try:
+                yield connection
+            except BaseException:
+                with suppress(Exception):  # a broken connection has rolled back already; tell the first error
+                    await connection.execute("ROLLBACK")
+                raise
+            await connection.execute("COMMIT")
+    finally:
+        if isinstance(pool, TimedPool):
+            pool.count(asked, begun, perf_counter())
+        if span is not None:
+            span.end()

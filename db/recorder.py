@@ -1,7 +1,7 @@
 """Group commit: submissions that arrive together share one transaction per tenant, each answered after its commit."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from db.evidence import Answer, Status, record_all
 from db.live import Live, Moved
 from db.outbox import shard_of
 from db.pool import COLLIDED, LOST, Pool, tenant_transaction
+from db.trace import UNTRACED, Tracer, within
 from db.wake import Wake
 from rules.evidence import Submission
 
@@ -46,13 +47,22 @@ class _Queue:
 class Recorder:
     """Records submissions durably; one per process, over its pool."""
 
-    def __init__(self, pool: Pool, *, clock: Callable[[], datetime], wake: Wake, live: Live) -> None:
+    def __init__(
+        self, pool: Pool, *, clock: Callable[[], datetime], wake: Wake, live: Live, tracer: Tracer = UNTRACED
+    ) -> None:
         self._pool = pool
         self._clock = clock
         self._wake = wake
         self._live = live
         self._queues: dict[int, _Queue] = {}
         self._waiting = 0
+        self._tracer = tracer
+        self.answered: Counter[Status] = Counter()  # events, by what became of them
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait in this process for their commit to begin."""
+        return self._waiting
 
     async def record(
         self, tenant: int, submissions: Sequence[Submission], *, recorded_by: str, traceparent: str | None = None
@@ -107,8 +117,17 @@ class Recorder:
     async def _commit(self, tenant: int, calls: Sequence[_Call]) -> None:
         submissions = [sent for call in calls for sent in call.submissions]
         recorded_by = [call.recorded_by for call in calls for _ in call.submissions]
-        answers = await self._record_durably(tenant, submissions, recorded_by, calls[0].traceparent)
-        self._announce(tenant, submissions, answers)
+        # One span for the commit that all share, and one trace for its rows: the next of them is linked, not lost.
+        span = self._tracer.join("record batch", [call.traceparent for call in calls])
+        traceparent = span.traceparent if span else None
+        try:
+            with within(self._tracer, span):
+                answers = await self._record_durably(tenant, submissions, recorded_by, traceparent)
+        finally:
+            if span is not None:
+                span.end(events=len(submissions), requests=len(calls))
+        self.answered.update(answer.status for answer in answers)
+        self._announce(tenant, submissions, answers, traceparent)
         start = 0
         for call in calls:
             end = start + len(call.submissions)
@@ -135,7 +154,9 @@ class Recorder:
                     raise
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def _announce(self, tenant: int, submissions: Sequence[Submission], answers: Sequence[Answer]) -> None:
+    def _announce(
+        self, tenant: int, submissions: Sequence[Submission], answers: Sequence[Answer], traceparent: str | None
+    ) -> None:
         """Wake the fold, and whoever watches a class's log. Duplicates wake too: it heals a crash after a commit."""
         classrooms: set[str] = set()
         for sent, answer in zip(submissions, answers, strict=True):
@@ -145,4 +166,4 @@ class Recorder:
             if answer.status is Status.ACCEPTED and event.classroom:
                 classrooms.add(event.classroom)
         if classrooms:
-            self._live.announce(Moved(tenant=tenant, recorded=frozenset(classrooms)))
+            self._live.announce(Moved(tenant=tenant, recorded=frozenset(classrooms), traceparent=traceparent))

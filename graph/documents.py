@@ -35,6 +35,7 @@ from graph.request import Context
 from graph.wire import bad_input, refuse_unstorable
 
 CACHED_MAX = 1_000
+NAME_CHARACTERS_MAX = 64  # of an operation's name, where it is told
 CACHED_CHARACTERS_MAX = 262_144  # a token weighs about half a kilobyte once parsed, so this bounds some 70 MB
 
 
@@ -45,6 +46,9 @@ class Plan:
     document: DocumentNode
     operation: OperationDefinitionNode
     name: str | None
+    title: str  # such as "query Dashboard": the caller's name, else the first field's
+    root: str  # such as "query classroom": words of the schema only, so that there are few
+    has_dashboard: bool
 
     @property
     def kind(self) -> OperationType:
@@ -95,7 +99,7 @@ class Documents:
         errors = validate(self._schema, document, max_errors=ERRORS_MAX - 1, hide_suggestions=self._hides_suggestions)
         if errors:
             raise Malformed(request_errors(errors, ErrorCode.GRAPHQL_VALIDATION_FAILED))
-        plan = Plan(document, operation, operation.name.value if operation.name else None)
+        plan = _planned(document, operation)
         self._remember(key, plan)
         return plan
 
@@ -173,6 +177,27 @@ def _choose(document: DocumentNode, operation_name: str | None) -> OperationDefi
     if operation_name is None and len(named) > 1:
         raise bad_input("The document holds several operations: 'operationName' must say which one to run.")
     return named[0]
+
+
+def _planned(document: DocumentNode, operation: OperationDefinitionNode) -> Plan:
+    name = operation.name.value if operation.name else None
+    first = operation.selection_set.selections[0]
+    kind, field = operation.operation.value, first.name.value if isinstance(first, FieldNode) else "fragment"
+    return Plan(
+        document,
+        operation,
+        name,
+        title=f"{kind} {(name or field)[:NAME_CHARACTERS_MAX]}",
+        root=f"{kind} {field}",
+        has_dashboard=any(_has_dashboard(definition) for definition in document.definitions),
+    )
+
+
+def _has_dashboard(node: Any) -> bool:
+    selection_set = getattr(node, "selection_set", None)
+    if isinstance(node, FieldNode) and node.name.value == "dashboard":
+        return True
+    return selection_set is not None and any(_has_dashboard(child) for child in selection_set.selections)
 
 
 def _renewing(context: Context) -> Any:

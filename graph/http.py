@@ -13,11 +13,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from db.trace import within
 from graph.answers import Answer, refusal
 from graph.documents import Documents, Malformed, Plan
 from graph.gate import Gate
 from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused
 from graph.request import Engine, begin
+from graph.telling import GONE, Operation, Tell, nobody
 from graph.wire import Ask, ask_of, bad_input, decode, refuse_unstorable_text
 from rules.access import Viewer
 
@@ -80,21 +82,28 @@ class GraphQLHTTP:
     authenticate: Authenticate
     gate: Gate
     allowed_origins: Collection[str] = field(default_factory=frozenset)
+    tell: Tell = nobody
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive)
-        correlation_id = correlation_of(request.headers.get("x-request-id"))
+        headers = request.headers
+        correlation_id = correlation_of(headers.get("x-request-id"))
+        operation = Operation(correlation_id, self.engine.tracer.begin(headers.get("traceparent")))
         try:
-            response = await self._respond(request, correlation_id)
+            response = await self._respond(request, operation)
+            operation.status = response.status_code
         except ClientDisconnect:
+            operation.status = GONE
             return
+        finally:
+            operation.finish(self.tell)
         response.headers["x-request-id"] = correlation_id
         response.headers["x-content-type-options"] = "nosniff"
         response.headers["cache-control"] = "no-store"  # pupils' data: no proxy may keep it
         await response(scope, receive, send)
 
-    async def _respond(self, request: Request, correlation_id: str) -> Response:
+    async def _respond(self, request: Request, operation: Operation) -> Response:
         media_type = JSON
         try:
             media_type = negotiated(request.headers.get("accept"))
@@ -102,25 +111,32 @@ class GraphQLHTTP:
             viewer = await self._viewer(request)
             ask, size = await _asked(request)
         except Halted as halted:
-            return _response(refusal(halted.refused), halted.status, media_type, halted.headers)
+            return _response(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
         except Refused as refused:
             # The request itself is malformed, so even a legacy client gets the status.
-            return _response(refusal(refused), STATUS[refused.code], media_type)
+            return _response(_noted(operation, refusal(refused)), STATUS[refused.code], media_type)
+        operation.viewer, operation.variables = viewer, ask.variables
         try:
-            answer = await self._answer(ask, size, viewer, correlation_id, is_get=request.method == "GET")
+            answer = await self._answer(ask, size, operation, is_get=request.method == "GET")
         except Halted as halted:
-            return _response(refusal(halted.refused), halted.status, media_type, halted.headers)
+            return _response(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
         except Malformed as malformed:
             answer = malformed.answer
         except Refused as refused:
             answer = refusal(refused)
-        return _response(answer, status_of(answer, media_type), media_type)
+        return _response(_noted(operation, answer), status_of(answer, media_type), media_type)
 
-    async def _answer(self, ask: Ask, size: int, viewer: Viewer, correlation_id: str, *, is_get: bool) -> Answer:
+    async def _answer(self, ask: Ask, size: int, operation: Operation, *, is_get: bool) -> Answer:
+        viewer = operation.viewer
+        assert viewer is not None, "only the viewer's own operations are answered"
         async with self.gate.passing():
-            plan = self.documents.plan(ask.query, ask.operation_name)
+            operation.plan = plan = self.documents.plan(ask.query, ask.operation_name)
             _check_plan(plan, size, is_get=is_get)
-            return await self.documents.execute(plan, ask.variables, begin(self.engine, viewer, correlation_id))
+            context = begin(self.engine, viewer, operation.correlation_id, operation.traceparent)
+            if operation.span is None:
+                return await self.documents.execute(plan, ask.variables, context)
+            with within(self.engine.tracer, operation.span):
+                return await self.documents.execute(plan, ask.variables, context)
 
     def _check_request(self, request: Request) -> None:
         if request.method not in ("GET", "POST"):
@@ -182,6 +198,11 @@ def status_of(answer: Answer, media_type: str) -> int:
         return 200
     code = ErrorCode(min(codes))
     return 200 if media_type == JSON and code in WELL_FORMED else STATUS.get(code, 400)
+
+
+def _noted(operation: Operation, answer: Answer) -> Answer:
+    operation.answered(answer)
+    return answer
 
 
 def _response(answer: Answer, status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:

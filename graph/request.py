@@ -10,6 +10,7 @@ import strawberry
 from db.live import Live
 from db.pool import Pool
 from db.recorder import Recorder
+from db.trace import UNTRACED, Span, Tracer
 from db.wake import Wake
 from graph.fanout import Fanout
 from rules.access import Viewer
@@ -25,6 +26,7 @@ class Engine:
     wake: Wake
     live: Live
     fanout: Fanout = field(default_factory=Fanout)
+    tracer: Tracer = UNTRACED
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class Context:
     viewer: Viewer
     correlation_id: str
     traceparent: str | None = None  # W3C trace context, kept with what the operation records
+    push: Span | None = None  # of the message that a subscription is delivering, where its change is traced
     now: datetime  # read once, so that every field of an answer is about the same moment
     loaders: dict[Any, Any] = field(default_factory=dict)  # one operation's caches, by loader
 
@@ -52,6 +55,8 @@ class Context:
 Info = strawberry.Info[Context, None]
 
 
-def begin(engine: Engine, viewer: Viewer, correlation_id: str) -> Context:
+def begin(engine: Engine, viewer: Viewer, correlation_id: str, traceparent: str | None = None) -> Context:
     """Open the context of one operation."""
-    return Context(engine=engine, viewer=viewer, correlation_id=correlation_id, now=engine.clock())
+    return Context(
+        engine=engine, viewer=viewer, correlation_id=correlation_id, traceparent=traceparent, now=engine.clock()
+    )

@@ -13,9 +13,10 @@ from graph.answers import Answer, refusal
 from graph.documents import Documents, Malformed
 from graph.frames import REASON_CHARACTERS_MAX, BadMessage, Close, id_of, message_of, operation_of, payload_of
 from graph.gate import Gate
-from graph.http import correlation_of, token_of
+from graph.http import STATUS, correlation_of, token_of
 from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused
 from graph.request import Engine, begin
+from graph.telling import GONE, Operation, Tell
 from graph.wire import Ask, refuse_unstorable_text
 from rules.access import Viewer
 
@@ -35,6 +36,8 @@ class House(Protocol):
     engine: Engine
     gate: Gate
     authenticate: Callable[[str], Awaitable[Viewer]]
+    tell: Tell
+    messages: int
 
     def admit(self, viewer: Viewer) -> bool:
         """Count one more socket for a viewer, unless they have as many as they may."""
@@ -185,31 +188,43 @@ class Socket:
     async def _operate(self, operation_id: str, ask: Ask, text: str, viewer: Viewer) -> None:
         """Run one operation to its end; whatever is wrong with it ends it alone, never the socket."""
         me = asyncio.current_task()
+        operation = Operation(
+            self._correlation, None, is_http=False, viewer=viewer, variables=ask.variables, status=GONE
+        )
         try:
             refuse_unstorable_text(text, ask.variables)
-            async with aclosing(self._answers(ask, viewer)) as answers:
+            async with aclosing(self._answers(ask, operation)) as answers:
                 async for answer in answers:
                     if self._operations.get(operation_id) is not me:
                         return  # completed by the client meanwhile
+                    operation.answered(answer)
                     if not answer.is_executed:
                         await self._fail(operation_id, answer)
                         return
+                    self._house.messages += 1
                     await self._send({"id": operation_id, "type": "next", "payload": answer.body})
             await self._finish(operation_id, {"id": operation_id, "type": "complete"})
+            operation.status = 200
         except Malformed as malformed:
+            operation.answered(malformed.answer)
             await self._fail(operation_id, malformed.answer)
         except Refused as refused:
+            operation.answered(refusal(refused))
             await self._fail(operation_id, refusal(refused))
         except (WebSocketDisconnect, WebSocketDisconnected):
             return
         finally:
             if self._operations.get(operation_id) is me:
                 del self._operations[operation_id]
+            if operation.codes and operation.status == GONE:
+                operation.status = STATUS[ErrorCode(min(operation.codes))]
+            operation.finish(self._house.tell)
 
-    async def _answers(self, ask: Ask, viewer: Viewer) -> AsyncGenerator[Answer]:
-        house = self._house
+    async def _answers(self, ask: Ask, operation: Operation) -> AsyncGenerator[Answer]:
+        house, viewer = self._house, operation.viewer
+        assert viewer is not None, "a socket operates for the viewer it was acknowledged to"
         async with house.gate.passing():
-            plan = house.documents.plan(ask.query, ask.operation_name)
+            operation.plan = plan = house.documents.plan(ask.query, ask.operation_name)
             if plan.kind is OperationType.MUTATION:
                 # A mutation is retried by its sender when no answer comes. On a socket the answer may be lost in a
                 # queue behind live events, and size limits, statuses and Retry-After of HTTP do not exist.
@@ -223,7 +238,13 @@ class Socket:
             return
         async with aclosing(house.documents.subscribe(plan, ask.variables, context)) as answers:
             async for answer in answers:
-                yield answer
+                try:
+                    yield answer
+                finally:
+                    if context.push is not None:  # the message was handed to the connection, or its reader left
+                        context.push.rename(f"push {plan.root.removeprefix('subscription ')}")
+                        context.push.end()
+                        context.push = None
 
     async def _fail(self, operation_id: str, answer: Answer) -> None:
         # `error` is itself the last message of an operation: the protocol allows no `complete` after it.

@@ -15,6 +15,7 @@ from graph.gate import Gate
 from graph.http import Authenticate
 from graph.request import Engine
 from graph.socket import Socket
+from graph.telling import Tell, nobody
 from rules.access import Viewer
 
 PROTOCOL = "graphql-transport-ws"  # the legacy graphql-ws is never offered: it let clients past authentication
@@ -36,11 +37,14 @@ class GraphQLSockets:
         authenticate: Authenticate,
         gate: Gate,
         allowed_origins: Collection[str] = (),
+        tell: Tell = nobody,
     ) -> None:
         self.documents = documents
         self.engine = engine
         self.authenticate = authenticate
         self.gate = gate
+        self.tell = tell
+        self.messages = 0  # answers sent, over all sockets that ever were
         self.allowed_origins = frozenset(allowed_origins)
         self.open: set[Socket] = set()
         self._of_viewer: Counter[tuple[int, str]] = Counter()

@@ -42,6 +42,7 @@ def risk_stream(context: Context, key: str) -> Stream[RiskTransition]:
         read=read,
         place=lambda row: Cursor(row.no),
         is_state=False,
+        trace=lambda row: row.traceparent,
     )
 
 

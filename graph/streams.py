@@ -90,6 +90,7 @@ class Stream(Generic[Row]):
     is_in_snapshot: Callable[[Row], bool] = lambda row: True
     finish: Callable[[Sequence[Any], Freshness], Awaitable[Sequence[Row]]] | None = None  # makes rows of what was read
     tells_ready: bool = True
+    trace: Callable[[Row], str | None] | None = None  # where a row keeps the trace of its change
 
 
 async def follow(context: Context, stream: Stream[Row], after: str | None) -> AsyncGenerator[Told[Row], None]:
@@ -105,10 +106,12 @@ async def follow(context: Context, stream: Stream[Row], after: str | None) -> As
         loop = asyncio.get_running_loop()
         while True:
             read_at = loop.time()
+            rung = watch.take_traceparent()  # before the read: what rings later belongs to the next one
             page = await _patiently(partial(_page, context, stream, teller.epoch, teller.cursor))
             for told in teller.tell(page):
                 await asyncio.sleep(0)  # a socket with room never waits: a long snapshot must let the others in
                 await _patiently(partial(_judge, stream, seconds_max=DELIVERY_RIGHT_SECONDS))
+                _trace(context, stream, told, rung)
                 yield told
             if page.is_full:
                 continue
@@ -117,6 +120,14 @@ async def follow(context: Context, stream: Stream[Row], after: str | None) -> As
             await _patiently(partial(_judge, stream, seconds_max=IDLE_RIGHT_SECONDS))
             if stream.is_state:
                 await asyncio.sleep(max(0.0, read_at + STATE_PAUSE_SECONDS - loop.time()))
+
+
+def _trace(context: Context, stream: Stream[Row], told: Told[Row], rung: str | None) -> None:
+    """Open the span of one message: of the change it tells where the row knows that, else of what rang last."""
+    if told.kind is LiveMessageKind.CHANGE and told.row is not None:
+        traceparent = rung if stream.trace is None else stream.trace(told.row)
+        if traceparent is not None:
+            context.push = context.engine.tracer.join("push", (traceparent,))
 
 
 def _entrance(

@@ -1,16 +1,20 @@
 """Drain one shard: claim what waits, fold it, save what changed, commit, and only then tell who watches."""
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from time import perf_counter
 from uuid import uuid4
 
 from db import claims, dead_letters, facts, outbox
 from db.live import Live, Moved
 from db.outbox import Claimed, Touch, Waiting
 from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
+from db.tally import Tally
+from db.trace import UNTRACED, Span, Tracer, within
 from jobs.fold import Batch, Unfoldable, fold
 from rules.evidence import LearningEvent
 
@@ -23,6 +27,7 @@ SINGLE_FOLD_MS = 30_000  # one event alone may need a long history; nothing else
 AGED = timedelta(seconds=1)  # ten times the way of an event: rows that wait longer may be what a worker died of
 SUSPECTS_MAX = 64  # of a batch that a worker died of; of these, one at a time
 CRASHES_MAX = 3  # 000-09
+LINKED_MAX = 16  # traces one batch is told to; a batch holds thousands of rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,17 @@ class Attempt:
         return {"first": min(seqs), "last": max(seqs)}
 
 
+@dataclass(slots=True)
+class Folded:
+    """What this process has folded since it started, for its metrics."""
+
+    latency: Tally = field(default_factory=Tally)  # of each batch's oldest row: from stored to visible
+    batches: Tally = field(default_factory=Tally)  # from claim to commit
+    rows: int = 0
+    claimed: int = 0  # rows held right now
+    failures: Counter[str] = field(default_factory=Counter)
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """Drains shards over one pool; a plain value, so that whatever wakes it can be replaced."""
@@ -70,6 +86,8 @@ class Drain:
     pool: Pool
     clock: Callable[[], datetime]
     live: Live
+    tracer: Tracer = UNTRACED
+    folded: Folded = field(default_factory=Folded)
     _loose: list[tuple[int, int, str]] = field(default_factory=list)  # notes that could not be taken back yet
 
     async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
@@ -84,6 +102,7 @@ class Drain:
                 drained = await self._once(tenant, shard, limit)
             except LOST:
                 # Away, or a batch too slow for its time: a smaller one tells which, and blames no event.
+                self.folded.failures["POSTGRES_AWAY"] += 1
                 if limit == 1:
                     raise
                 limit = max(1, limit // LOST_SHRINK)
@@ -120,9 +139,13 @@ class Drain:
         moved = Moved(tenant=tenant)
         settings = outbox.CLAIM_SETTINGS
         attempt = Attempt([])
+        claimed: list[Claimed] = []
+        span: Span | None = None
+        began = perf_counter()
         try:
             async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
                 claimed = await outbox.claim(connection, tenant, shard, limit=limit)
+                self.folded.claimed += len(claimed)
                 refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
                 if refolds:
                     # The touches it becomes are claimed next, a bounded number at a time.
@@ -131,8 +154,12 @@ class Drain:
                     return Drained(len(refolds), was_full=True)
                 if claimed:
                     attempt = await self._attempt(connection, tenant, shard, claimed)
-                    moved = await self._fold(connection, tenant, attempt.rows)
-                    await outbox.delete(connection, tenant, attempt.rows)
+                    rows = attempt.rows
+                    span = self.tracer.join("fold batch", _traces(rows), seconds_ago=perf_counter() - began)
+                    batch = Batch(tuple(rows), traceparent=span.traceparent if span else None)
+                    with within(self.tracer, span):
+                        moved = await self._fold(connection, tenant, batch)
+                    await outbox.delete(connection, tenant, rows)
                     if attempt.token:
                         await claims.end(
                             connection, tenant, shard, token=attempt.token, now=self.clock(), **attempt.place
@@ -141,20 +168,14 @@ class Drain:
             if attempt.token:
                 await self._take_back(tenant, shard, attempt.token)
             raise
+        finally:
+            self.folded.claimed -= len(claimed)
+            if span is not None:
+                span.end(rows=len(attempt.rows), classrooms=len(moved.classrooms), students=len(moved.students))
         if claimed:
             self.live.announce(moved)
+            self._count(attempt.rows, perf_counter() - began)
         return Drained(len(attempt.rows), was_full=len(claimed) == limit or len(attempt.rows) < len(claimed))
-
-    async def _fold(self, connection: Connection, tenant: int, rows: list[Claimed]) -> Moved:
-        try:
-            return await fold(connection, tenant, Batch(tuple(rows)), now=self.clock())
-        except (*COLLIDED, Unfoldable):
-            raise
-        except Exception as error:
-            # asyncpg refuses a value of the wrong kind or size with an error of its connection family
-            if isinstance(error, LOST) and not isinstance(error, ValueError):
-                raise
-            raise Unfolded(rows[0]) from error
 
     async def _attempt(self, connection: Connection, tenant: int, shard: int, claimed: list[Claimed]) -> Attempt:
         """What to fold of the locked rows: all of them, unless a worker may have died of some.
@@ -197,8 +218,27 @@ class Drain:
             await claims.take_back(self.pool, tenant, shard, token=token)
             self._loose.remove((tenant, shard, token))
 
+    async def _fold(self, connection: Connection, tenant: int, batch: Batch) -> Moved:
+        """Fold a batch; raises Unfolded for what is neither a collision, a lost connection nor one event's fault."""
+        try:
+            return await fold(connection, tenant, batch, now=self.clock())
+        except (*COLLIDED, Unfoldable):
+            raise
+        except Exception as error:
+            # asyncpg refuses a value of the wrong kind or size with an error of its connection family
+            if isinstance(error, LOST) and not isinstance(error, ValueError):
+                raise
+            raise Unfolded(batch.claimed[0]) from error
+
+    def _count(self, claimed: Sequence[Claimed], seconds: float) -> None:
+        waited = (self.clock() - min(row.received_at for row in claimed)).total_seconds()
+        self.folded.latency.add(max(0.0, waited))
+        self.folded.batches.add(seconds)
+        self.folded.rows += len(claimed)
+
     async def _bury(self, tenant: int, event: LearningEvent, error: BaseException) -> None:
         """Set aside the one event that cannot be folded, and rebuild without it what it may be part of already."""
+        self.folded.failures["EVENT_DEAD"] += 1
         log.error("event_dead", extra={"error": type(error).__name__}, exc_info=error)
         async with tenant_transaction(self.pool, tenant) as connection:
             key = (event.source, event.event_id)
@@ -207,6 +247,7 @@ class Drain:
 
     async def _drop(self, tenant: int, shard: int, row: Claimed, error: BaseException) -> None:
         """Set aside the row that fails all alone, unless another drain has taken it meanwhile."""
+        self.folded.failures["ROW_DEAD"] += 1
         log.error("row_dead", extra={"error": type(error).__name__}, exc_info=error)
         async with tenant_transaction(self.pool, tenant, settings=outbox.CLAIM_SETTINGS) as connection:
             claimed = await outbox.claim(connection, tenant, shard, limit=1)
@@ -218,3 +259,8 @@ class Drain:
                 await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
             await outbox.delete(connection, tenant, claimed)
             await claims.forget(connection, tenant, shard, seq=row.seq)
+
+
+def _traces(claimed: Sequence[Claimed]) -> list[str]:
+    """The traces that rows of a batch belong to, a bounded number."""
+    return list(dict.fromkeys(row.traceparent for row in claimed if row.traceparent is not None))[:LINKED_MAX]

@@ -38,6 +38,7 @@ class Batch:
 
     claimed: tuple[Claimed, ...]
     due_classroom: str | None = None
+    traceparent: str | None = None  # of the span that folds it, where one of its rows is traced
 
     @classmethod
     def of_classroom(cls, classroom: str) -> Self:
@@ -100,10 +101,15 @@ async def fold(connection: Connection, tenant: int, batch: Batch, *, now: dateti
     class_changes = {classroom: counters[classroom].change_no + 1 for classroom in counters}
     await projection.save(connection, tenant, moves, class_changes=class_changes, student_changes=student_changes)
     await assessment.save_students(connection, tenant, student_changes)
-    traceparent = next((row.traceparent for row in batch.claimed if row.traceparent), None)
+    traceparent = batch.traceparent
     now = _never_before(now, counters.values())
     await _assess(connection, tenant, roster.zones, counters, policies, now=now, traceparent=traceparent)
-    return Moved(tenant=tenant, classrooms=frozenset(counters), students=frozenset(moved_students))
+    return Moved(
+        tenant=tenant,
+        classrooms=frozenset(counters),
+        students=frozenset(moved_students),
+        traceparent=traceparent,
+    )
 
 
 async def _touched_views(connection: Connection, tenant: int, batch: Batch) -> set[ViewKey]:

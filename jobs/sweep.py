@@ -66,8 +66,7 @@ class Sweep:
         """Assess the classes whose moment has come, and keep the log's months ahead."""
         now = self._clock()
         if self._partitions_at is None or now - self._partitions_at >= PARTITIONS_EVERY:
-            await shards.make_partitions(self._pool, now=now, months=PARTITION_MONTHS)
-            self._partitions_at = now
+            await self._make_partitions(now)
         for tenant, classroom in await shards.due_classrooms(self._pool, now=now, at_most=DUE_CLASSROOMS_MAX):
             try:
                 await self._drain.classroom(tenant, classroom)
@@ -97,3 +96,16 @@ class Sweep:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
                     await stop.wait()
+
+    async def _make_partitions(self, now: datetime) -> None:
+        """Make the log's months ahead; what fails is tried again later, for the classes due must not wait for it.
+
+        `partitions_ahead` among the metrics tells, months before it would matter (003-21).
+        """
+        try:
+            await shards.make_partitions(self._pool, now=now, months=PARTITION_MONTHS)
+        except LOST:
+            raise
+        except Exception:
+            log.exception("partitions_failed")
+        self._partitions_at = now

@@ -14,6 +14,7 @@ from arq.worker import func
 
 from db.live import Live
 from db.pool import LOST, Pool
+from db.trace import UNTRACED, Tracer
 from db.wake import FUNCTION, QUEUE, Shard, Waker, decoded, encoded, open_arq
 from jobs.background import Background
 from jobs.drain import Drain
@@ -45,6 +46,7 @@ class Workplace:
     waker: Waker
     concurrency: int
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    tracer: Tracer = UNTRACED
     _busy: dict[Shard, bool] = field(default_factory=dict)
     _slots: asyncio.Semaphore = field(init=False)
     drain: Drain = field(init=False)
@@ -52,8 +54,13 @@ class Workplace:
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.concurrency)
-        self.drain = Drain(self.pool, self.clock, self.live)
+        self.drain = Drain(self.pool, self.clock, self.live, self.tracer)
         self._idle.set()
+
+    @property
+    def busy(self) -> int:
+        """Shards being drained, or waiting for a place to be."""
+        return len(self._busy)
 
     async def until_idle(self) -> None:
         """Wait until no shard is being drained."""

@@ -1,8 +1,7 @@
 """The api process: the routes beside GraphQL, and how the parts are put together and taken apart."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,11 +27,12 @@ from server.embedded import Addresses
 from server.engine import Means, means
 from server.health import health_of
 from server.identity import Identity, KeySet, SharedSecret
-from server.serving import UVICORN, listen
+from server.metrics import Operations, Parts
+from server.observing import VERSION, Observing, observing
+from server.serving import UVICORN, QuietServer, listen
 from server.settings import Settings
 
 NAME = "sightline"
-VERSION = "0.1.0"
 
 
 def excuse(error: BaseException) -> Refused | None:
@@ -59,12 +59,24 @@ def identity_of(settings: Settings, opened: Means) -> Identity:
 class Api:
     """The application over opened means: routes, and the parts that must be closed in order."""
 
-    def __init__(self, settings: Settings, opened: Means) -> None:
+    def __init__(self, settings: Settings, opened: Means, watched: Observing | None = None) -> None:
+        watched = watched or observing(settings, "api")
+        operations = Operations()
+        tell = watched.tell_to(operations)
         self._opened = opened
         self._started_at = opened.clock()
         self.wake = Wake(opened.waker)
-        self.recorder = Recorder(opened.pool, clock=opened.clock, wake=self.wake, live=opened.live)
-        engine = Engine(clock=opened.clock, pool=opened.pool, recorder=self.recorder, wake=self.wake, live=opened.live)
+        self.recorder = Recorder(
+            opened.pool, clock=opened.clock, wake=self.wake, live=opened.live, tracer=watched.tracer
+        )
+        engine = Engine(
+            clock=opened.clock,
+            pool=opened.pool,
+            recorder=self.recorder,
+            wake=self.wake,
+            live=opened.live,
+            tracer=watched.tracer,
+        )
         documents = Documents(schema, excuse=excuse)
         authenticate = identity_of(settings, opened).viewer_of
         gate = Gate(places=settings.max_concurrent_requests)
@@ -74,6 +86,7 @@ class Api:
             authenticate=authenticate,
             gate=gate,
             allowed_origins=settings.cors_origins,
+            tell=tell,
         )
         self.sockets = GraphQLSockets(
             documents=documents,
@@ -81,11 +94,29 @@ class Api:
             authenticate=authenticate,
             gate=gate,
             allowed_origins=settings.cors_origins,
+            tell=tell,
         )
         self._sdl = sdl()
         self._data_dir = settings.data_dir
+        self.metrics = watched.page(
+            Parts(
+                kind="api",
+                version=VERSION,
+                pool=opened.pool,
+                live=opened.live,
+                clock=opened.clock,
+                disk=settings.data_dir,
+                operations=operations,
+                recorder=self.recorder,
+                wake=self.wake,
+                sockets=self.sockets,
+                sampling=watched.sampling,
+            )
+        )
+        is_public = settings.metrics_token is not None and settings.metrics_port is None
         self.app = Starlette(
             routes=[
+                *([self.metrics.route] if is_public else []),
                 Route("/", self.about),
                 Route("/graphql", http, methods=None),
                 WebSocketRoute("/graphql", self.sockets),
@@ -141,38 +172,33 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
+            allow_headers=["authorization", "content-type", "traceparent", "x-request-id"],
             expose_headers=["x-request-id", "retry-after"],
             max_age=600,
         )
     ]
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the process decides when it stops, in one place."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def serve_api(settings: Settings, addresses: Addresses, *, stop: asyncio.Event) -> None:
     """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered."""
+    watched = observing(settings, "api")
     async with means(settings, addresses) as opened:
         opened.live.listen()
-        api = Api(settings, opened)
+        api = Api(settings, opened, watched)
         config = uvicorn.Config(
             api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=settings.shutdown_seconds, **UVICORN
         )
-        server = _Server(config)
+        server = QuietServer(config)
         listener = listen(settings.host, settings.port)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            await api.sockets.shut()
-            server.should_exit = True
-            await serving
+            async with watched.published(api.metrics):
+                await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await api.sockets.shut()
+                server.should_exit = True
+                await serving
         finally:
             stopping.cancel()
             await api.aclose()
+            watched.close()

@@ -61,8 +61,13 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | No
 
 
 def log_for(command: str, settings: Settings, environ: Mapping[str, str]) -> None:
-    """Log lines go to stderr; commands that talk to a person keep them to what is unusual, unless asked."""
-    is_process = command in ("api", "worker", "migrate")
+    """The service's own processes log JSON to stdout; commands that talk to a person log what is unusual to stderr."""
+    if command in ("api", "worker"):
+        from server.logs import Sink, log_to
+
+        log_to(Sink(sys.stdout.buffer, settings.log_file), settings.log_level)
+        return
+    is_process = command == "migrate"
     level = settings.log_level if is_process or environ.get("LOG_LEVEL") else "WARNING"
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for chatty in ("httpx", "alembic.runtime.plugins", "alembic.ext"):

@@ -1,7 +1,11 @@
 """How uvicorn listens: the settings that the measurements and the sockets' close codes rest on."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import uvicorn
 
 SOCKET_BYTES_MAX = 1024 * 1024  # beyond it uvicorn closes with 1009; up to it graph.socket answers with 4400
 PING_SECONDS = 20
@@ -32,3 +36,12 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000)
     listener.bind((host, port))
     return listener
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process decides when it stops, in one place."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield

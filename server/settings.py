@@ -103,6 +103,36 @@ TABLE = (
     Setting("WORKER_CONCURRENCY", "twice the CPUs", "a whole number, 1 to 256", "Batches one worker folds at a time."),
     Setting("SHUTDOWN_SECONDS", "8", "a whole number, 1 to 300", "Time to finish work in flight after SIGTERM."),
     Setting("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR", "Log lines below it are dropped."),
+    Setting("LOG_FILE", "none", "a file; one process each", "Log lines go there too: 10 MB, 5 backups, 30 days."),
+    Setting(
+        "LOG_HASH_SECRET",
+        "made once in DATA_DIR/log_hash_secret",
+        f"at least {SECRET_BYTES_MIN} bytes that are no known example",
+        "Key of the hashes that stand for students in log lines; share it, and lines of all processes match.",
+        is_secret=True,
+    ),
+    Setting("TRACE_ENABLED", "false", "true or false", "OpenTelemetry traces: request, commit, fold, push."),
+    Setting("TRACE_RATIO", "0.01", "a share from 0 to 1", "Requests traced among those that bring no traceparent."),
+    Setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "none",
+        "an http:// or https:// address",
+        "Where traces are sent (OTLP over HTTP, JSON). Unset: they are lines of the log.",
+        is_secret=True,
+    ),
+    Setting(
+        "METRICS_PORT",
+        "none",
+        "a port, 1 to 65534",
+        "GET /metrics on a port of its own; a worker's is the one above.",
+    ),
+    Setting(
+        "METRICS_TOKEN",
+        "none",
+        f"at least {SECRET_BYTES_MIN} bytes that are no known example",
+        "Bearer token that GET /metrics asks for; without METRICS_PORT it opens the page on PORT.",
+        is_secret=True,
+    ),
     Setting(
         "SIGHTLINE_NOW_OFFSET",
         "0",
@@ -137,6 +167,13 @@ class Settings:
     worker_concurrency: int
     shutdown_seconds: int
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+    log_file: Path | None
+    log_hash_secret: str | None = field(repr=False)  # None: see hash_secret
+    trace_enabled: bool
+    trace_ratio: float
+    otel_exporter_otlp_endpoint: str | None
+    metrics_port: int | None
+    metrics_token: str | None = field(repr=False)
     now_offset: timedelta
 
     @classmethod
@@ -171,6 +208,13 @@ class Settings:
             ),
             shutdown_seconds=given.number("SHUTDOWN_SECONDS", default=8, least=1, most=300),
             log_level=given.parsed("LOG_LEVEL", level_name, "INFO"),
+            log_file=given.parsed("LOG_FILE", Path, None),
+            log_hash_secret=given.parsed("LOG_HASH_SECRET", long_secret, None),
+            trace_enabled=given.parsed("TRACE_ENABLED", truth, False),
+            trace_ratio=given.parsed("TRACE_RATIO", share, 0.01),
+            otel_exporter_otlp_endpoint=given.parsed("OTEL_EXPORTER_OTLP_ENDPOINT", web_address, None),
+            metrics_port=given.parsed("METRICS_PORT", metrics_port, None),
+            metrics_token=given.parsed("METRICS_TOKEN", long_secret, None),
             now_offset=given.parsed("SIGHTLINE_NOW_OFFSET", clock_offset, timedelta()),
         )
         settings._check_together()
@@ -187,6 +231,10 @@ class Settings:
         if self.is_production:
             raise WrongSetting("JWT_SECRET", _ROWS["JWT_SECRET"].expects, "nothing")
         return kept_secret(self.data_dir / "jwt_secret")
+
+    def hash_secret(self) -> str:
+        """The key of the hashes in log lines: LOG_HASH_SECRET, or one that is made once and kept in the data folder."""
+        return self.log_hash_secret or kept_secret(self.data_dir / "log_hash_secret")
 
     def _check_together(self) -> None:
         if self.jwt_algorithm == "RS256" and (self.jwks_url is None) == (self.jwks_file is None):
@@ -299,6 +347,37 @@ def https_address(value: str) -> str:
     if not parts.hostname or not (parts.scheme == "https" or is_local):
         raise ValueError(value)
     return value
+
+
+def web_address(value: str) -> str:
+    parts = urlsplit(value)
+    # No value in the words below: it may carry a password.
+    if not parts.hostname or parts.scheme not in {"http", "https"}:
+        raise ValueError("another scheme, or no host")
+    if parts.username is not None:
+        raise ValueError("an address with a name or password")
+    return value
+
+
+def truth(value: str) -> bool:
+    match value.lower():
+        case "true" | "1":
+            return True
+        case "false" | "0":
+            return False
+    raise ValueError(value)
+
+
+def share(value: str) -> float:
+    if not re.fullmatch(r"0(\.\d{1,9})?|1(\.0{1,9})?", value, re.ASCII):
+        raise ValueError(value)
+    return float(value)
+
+
+def metrics_port(value: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", value, re.ASCII) or not 1 <= int(value) <= 65534:
+        raise ValueError(value)
+    return int(value)
 
 
 def readable_file(value: str) -> Path:

@@ -5,11 +5,14 @@ import asyncio
 from jobs.worker import Workplace, run_worker
 from server.embedded import Addresses
 from server.engine import means
+from server.metrics import Parts
+from server.observing import VERSION, observing
 from server.settings import Settings
 
 
 async def serve_worker(settings: Settings, addresses: Addresses, *, stop: asyncio.Event) -> None:
     """Fold what waits until `stop` is set; then finish the transaction in flight, at most `shutdown_seconds`."""
+    watched = observing(settings, "worker")
     async with means(settings, addresses) as opened:
         workplace = Workplace(
             pool=opened.pool,
@@ -18,11 +21,27 @@ async def serve_worker(settings: Settings, addresses: Addresses, *, stop: asynci
             waker=opened.waker,
             concurrency=settings.worker_concurrency,
             stop=stop,
+            tracer=watched.tracer,
+        )
+        page = watched.page(
+            Parts(
+                kind="worker",
+                version=VERSION,
+                pool=opened.pool,
+                live=opened.live,
+                clock=opened.clock,
+                disk=settings.data_dir,
+                workplace=workplace,
+                sampling=watched.sampling,
+            )
         )
         working = asyncio.create_task(run_worker(workplace))
-        await stop.wait()
         try:
-            async with asyncio.timeout(settings.shutdown_seconds):
-                await working
+            async with watched.published(page, is_worker=True):
+                await stop.wait()
+                async with asyncio.timeout(settings.shutdown_seconds):
+                    await working
         except TimeoutError:
             pass  # cancelled by the timeout; what it held returns to the outbox with its transaction
+        finally:
+            watched.close()

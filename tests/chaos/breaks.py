@@ -25,12 +25,12 @@ BREAKS = {
         (
             (
                 "jobs/drain.py",
-                "                    moved = await self._fold(connection, tenant, attempt.rows)\n",
-                "                    await outbox.delete(connection, tenant, attempt.rows)\n"
+                "                    batch = Batch(tuple(rows), ",
+                "                    await outbox.delete(connection, tenant, rows)\n"
                 "                    await connection.execute(\n"
                 "                        f\"COMMIT; BEGIN; SET LOCAL sightline.tenant = '{tenant:d}'\"\n"
                 "                    )\n"
-                "                    moved = await self._fold(connection, tenant, attempt.rows)\n",
+                "                    batch = Batch(tuple(rows), ",
             ),
         ),
     ),
@@ -55,10 +55,8 @@ BREAKS = {
         (
             (
                 "db/recorder.py",
-                "        answers = await self._record_durably(tenant, submissions, recorded_by, "
-                "calls[0].traceparent)\n",
-                "        answers = await self._record_durably(tenant, submissions, recorded_by, "
-                "calls[0].traceparent, calls)\n",
+                "await self._record_durably(tenant, submissions, recorded_by, traceparent)\n",
+                "await self._record_durably(tenant, submissions, recorded_by, traceparent, calls)\n",
             ),
             (
                 "db/recorder.py",

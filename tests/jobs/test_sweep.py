@@ -139,3 +139,20 @@ async def test_a_class_that_cannot_be_assessed_keeps_no_other_waiting(
     found: list[Any] = [await mill.rows(FLAGS) for mill in mills]
     assert {mill.tenant for mill in mills} <= set(tried)
     assert sorted(map(len, found)) == [0, 1]
+
+
+@pytest.mark.feature("003-21")
+async def test_a_month_that_cannot_be_made_is_told_and_holds_up_nobody(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refused(*_: Any, **__: Any) -> int:
+        raise RuntimeError
+
+    monkeypatch.setattr("jobs.sweep.shards.make_partitions", refused)
+    mill = await mill_of(pool, live)
+    await mill.record(graded("e1", "s1", 0.5))
+
+    await sweep_of(mill).once()
+
+    assert await mill.rows("select count(*) from outbox where tenant = $1") == [(0,)]
+    assert "partitions_failed" in [record.message for record in caplog.records]

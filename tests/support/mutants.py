@@ -55,11 +55,10 @@ MUTANTS = (
         (
             (
                 "jobs/drain.py",
-                "                    moved = await self._fold(connection, tenant, attempt.rows)\n",
+                "                    batch = Batch(tuple(rows), ",
                 "                    await outbox.delete(connection, tenant, claimed)\n"
                 '                    await connection.execute(\n                        "COMMIT; BEGIN; SET LOCAL '
-                "sightline.tenant = '%d'\" % tenant\n                    )\n"
-                "                    moved = await self._fold(connection, tenant, attempt.rows)\n",
+                "sightline.tenant = '%d'\" % tenant\n                    )\n                    batch = Batch(tuple(rows), ",
             ),
         ),
         ("tests/jobs/test_drain.py", *LAWS),
@@ -69,9 +68,10 @@ MUTANTS = (
         (
             (
                 "db/recorder.py",
-                "        answers = await self._record_durably(",
-                "        for sent in submissions:\n            self._wake.mark(tenant, shard_of(classroom=sent.event.classroom, "
-                "student=sent.event.student))\n        answers = await self._record_durably(",
+                "        with within(self._tracer, span):\n",
+                "        with within(self._tracer, span):\n                for sent in submissions:\n"
+                "                    self._wake.mark(tenant, shard_of(classroom=sent.event.classroom, "
+                "student=sent.event.student))\n",
             ),
         ),
         ("tests/jobs/test_drain.py",),
@@ -83,7 +83,7 @@ MUTANTS = (
     ),
     Mutant(
         "sweep drains nothing",
-        (("jobs/sweep.py", "            await self._drain_shard(tenant, shard)\n", "            pass\n"),),
+        (("jobs/sweep.py", "            await self._drain_shard(*shard)\n", "            pass\n"),),
         ("tests/jobs/test_sweep.py",),
     ),
     Mutant(
