@@ -221,7 +221,8 @@ select k.id, k.seq, k.source, k.event_id, e.kind, e.source_type, e.occurred_at, 
     exists (
         select from correction v
         where v.tenant = $1 and v.target_source = k.source and v.target_event_id = k.event_id
-            and v.kind = 'EVENT_VOIDED' and e.target_event_id is null
+            and v.kind = 'EVENT_VOIDED'
+            and e.kind not in ('EVENT_VOIDED', 'SUBMISSION_REGRADED', 'ASSIGNMENT_EXCUSED', 'ASSIGNMENT_REOPENED')
     ) as is_voided,
     exists (select from unrostered u where u.tenant = $1 and u.seq = k.seq) as is_unrostered
 from event_key k
