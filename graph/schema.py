@@ -12,6 +12,7 @@ from graph.access import core_of
 from graph.catalog import CatalogMutation
 from graph.catalog_reads import CatalogQuery
 from graph.classrooms import ClassroomQuery
+from graph.corrections import CorrectionMutation
 from graph.enrollments import EnrollmentMutation
 from graph.ingestion import IngestionQuery
 from graph.live import LiveSubscription
@@ -41,7 +42,9 @@ class Query(
 
 
 @strawberry.type(description="What can be told. Expected refusals are the `errors` of the payload.")
-class Mutation(RecordingMutation, RosterMutation, EnrollmentMutation, CatalogMutation, PolicyMutation):
+class Mutation(
+    RecordingMutation, CorrectionMutation, RosterMutation, EnrollmentMutation, CatalogMutation, PolicyMutation
+):
     """All roots of mutations."""
 
 

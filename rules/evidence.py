@@ -153,9 +153,9 @@ class ProblemCode(StrEnum):
     BAD_TEXT = "BAD_TEXT"
     BAD_METADATA = "BAD_METADATA"
     OUT_OF_RANGE = "OUT_OF_RANGE"
-    NOT_SUPPORTED = "NOT_SUPPORTED"
     FORBIDDEN = "FORBIDDEN"
     NOT_FOUND = "NOT_FOUND"
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -29,12 +30,12 @@ def score_of(events: list[LearningEvent]) -> int | None:
     return replayed(events).standings["fractions"].score
 
 
-def assigned(when: float = 0, **more: object) -> LearningEvent:
-    return event(Kind.ASSIGNMENT_ASSIGNED, "assigned", at(when), item="hw", **more)  # type: ignore[arg-type]
+def assigned(when: float = 0, **more: Any) -> LearningEvent:
+    return event(Kind.ASSIGNMENT_ASSIGNED, "assigned", at(when), item="hw", **more)
 
 
-def grade(name: str, score: float, when: float, **more: object) -> LearningEvent:
-    return event(Kind.SUBMISSION_GRADED, name, at(when), score=score, item="hw", **more)  # type: ignore[arg-type]
+def grade(name: str, score: float, when: float, **more: Any) -> LearningEvent:
+    return event(Kind.SUBMISSION_GRADED, name, at(when), score=score, item="hw", **more)
 
 
 @st.composite
@@ -226,7 +227,7 @@ def test_corrections_stay_within_their_class_and_student() -> None:
     }  # fmt: skip
 
 
-def _fields(given: LearningEvent) -> dict[str, object]:
+def _fields(given: LearningEvent) -> dict[str, Any]:
     return {name: getattr(given, name) for name in given.__slots__}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -18,10 +19,10 @@ GRADES = (Kind.SUBMISSION_GRADED, Kind.QUIZ_ATTEMPT)
 SCORED = (*GRADES, Kind.CONCEPT_COMPLETED, Kind.CONCEPT_MASTERED)
 
 
-def regrade(name: str, target: LearningEvent, ratio: int, at: datetime, **more: object) -> LearningEvent:
+def regrade(name: str, target: LearningEvent, ratio: int, at: datetime, **more: Any) -> LearningEvent:
     """A regrade of an event, or of its submission with `by_submission`."""
     by_submission = more.pop("by_submission", False)
-    given: dict[str, object] = {
+    given: dict[str, Any] = {
         "source": "office",
         "event_id": name,
         "kind": Kind.SUBMISSION_REGRADED,
@@ -31,12 +32,12 @@ def regrade(name: str, target: LearningEvent, ratio: int, at: datetime, **more: 
         "target_source": target.source,
         **({"submission": target.submission} if by_submission else {"target_event_id": target.event_id}),
     }
-    return LearningEvent(**{**given, **more})  # type: ignore[arg-type] - whatever fields a test wants
+    return LearningEvent(**{**given, **more})
 
 
-def about_item(kind: Kind, name: str, target: LearningEvent, at: datetime, **more: object) -> LearningEvent:
+def about_item(kind: Kind, name: str, target: LearningEvent, at: datetime, **more: Any) -> LearningEvent:
     """An excuse or a reopening of the item of an event."""
-    given: dict[str, object] = {
+    given: dict[str, Any] = {
         "source": "office",
         "event_id": name,
         "kind": kind,
@@ -45,7 +46,7 @@ def about_item(kind: Kind, name: str, target: LearningEvent, at: datetime, **mor
         "classroom": target.classroom,
         "assignment": target.item,
     }
-    return LearningEvent(**{**given, **more})  # type: ignore[arg-type] - whatever fields a test wants
+    return LearningEvent(**{**given, **more})
 
 
 @st.composite
@@ -68,7 +69,7 @@ def corrections(
             found.append(
                 regrade(
                     name, target, draw(st.sampled_from(ratios)), at,
-                    by_submission=target.submission is not None and target.kind in GRADES and draw(st.booleans()),
+                    by_submission=bool(target.submission is not None and target.kind in GRADES and draw(st.booleans())),
                     only_if_higher=draw(st.booleans()),
                 )
             )  # fmt: skip
