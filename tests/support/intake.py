@@ -37,7 +37,7 @@ from tests.support.tenants import fresh_tenant
 SECRET = "an intake secret of more than thirty-two bytes"
 
 
-@strawberry.type
+@strawberry.type(description="What can be told.")
 class Told(RecordingMutation, CorrectionMutation):
     """What is recorded, and what mends it."""
 
