@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from db.ingestion import waiting_corrections_of
 from db.live import Live
 from db.outbox import SHARDS
-from db.pool import Pool
+from db.pool import Pool, tenant_transaction
+from graph.intake import correction_of
 from jobs.drain import Drain
 from jobs.replay import drift
 from rules.access import Role
@@ -318,3 +320,41 @@ async def test_one_wrong_student_turns_no_other_away(intake: Intake) -> None:
         ("REJECTED", [("BAD_ID", "studentId")]),
         ("ACCEPTED", []),
     ]
+
+
+@pytest.mark.feature("X-05")
+async def test_each_waiting_correction_is_listed_until_its_target_is_there(intake: Intake) -> None:
+    late = {"source": "lms", "score": 0.3, "reason": "known to be wrong"}
+    await intake.told(REGRADE, {**late, "eventId": "e1"})
+    await intake.told(REGRADE, {**late, "submissionId": "sub1"})
+    await intake.told(EXCUSE, {**WORK, "studentIds": ["s1"]})
+    await intake.told(REOPEN, {**WORK, "studentIds": ["s2"]})
+    rows = await listed(intake)
+
+    await intake.record(**graded("e1", submissionId="sub1"))
+
+    nothing = {"targetSource": None, "targetEventId": None, "targetSubmissionId": None, "assignmentId": None}
+    regrade = {**nothing, "type": "SUBMISSION_REGRADED", "targetSource": "lms", "reason": "known to be wrong"}
+    item = {**nothing, "assignmentId": "hw1", "reason": "was ill"}
+    reopening = {**item, "type": "ASSIGNMENT_REOPENED", "studentId": "s2"}
+    assert rows == [
+        {**regrade, "targetEventId": "e1", "studentId": None},
+        {**regrade, "targetSubmissionId": "sub1", "studentId": None},
+        {**item, "type": "ASSIGNMENT_EXCUSED", "studentId": "s1"},
+        reopening,
+    ]
+    assert await listed(intake) == [reopening]
+
+
+async def listed(intake: Intake) -> Any:
+    tenant = intake.district.tenant
+    async with tenant_transaction(intake.door.pool, tenant, read_only=True) as connection:
+        rows = await waiting_corrections_of(connection, tenant, sources=None, limit=20)
+    return [
+        {
+            "type": shown.type.name, "targetSource": shown.target_source, "targetEventId": shown.target_event_id,
+            "targetSubmissionId": shown.target_submission_id, "assignmentId": shown.assignment_id,
+            "studentId": shown.student_id, "reason": shown.reason,
+        }
+        for shown in map(correction_of, rows)
+    ]  # fmt: skip
