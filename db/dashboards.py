@@ -116,7 +116,9 @@ select json_build_object(
                         select from dead_letter d
                         where d.tenant = $1 and d.source = e.source and d.event_id = e.event_id
                     ) then 'DEAD'
-                    when e.target_event_id is not null then 'EFFECTIVE'
+                    when e.kind in (
+                        'EVENT_VOIDED', 'SUBMISSION_REGRADED', 'ASSIGNMENT_EXCUSED', 'ASSIGNMENT_REOPENED'
+                    ) then 'EFFECTIVE'
                     when exists (
                         select from correction v
                         where v.tenant = $1 and v.target_source = e.source and v.target_event_id = e.event_id
@@ -126,6 +128,10 @@ select json_build_object(
                         select from correction v
                         where v.tenant = $1 and v.target_source = e.source and v.target_event_id = e.event_id
                             and v.kind = 'SUBMISSION_REGRADED'
+                    ) or e.ratio is not null and exists (
+                        select from correction v
+                        where v.tenant = $1 and v.target_source = e.source and v.target_submission = e.submission
+                            and v.student in ('', e.student)
                     ) then 'SUPERSEDED'
                     else 'EFFECTIVE'
                 end as effect

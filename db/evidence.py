@@ -9,11 +9,14 @@ from uuid import UUID
 
 import msgspec
 
+from db import corrections
+from db.corrections import Effect, Told
 from db.outbox import BACKFILL_LANE, LIVE_LANE, shard_of
 from db.pool import Connection, UnknownTenant
-from rules.evidence import Kind, Lane, Submission
+from rules.evidence import CORRECTION_KINDS, Lane, Submission
 
 CONCEPT_SEPARATOR = "\x1f"  # ids hold no control characters, so concepts travel as one string per event
+_CORRECTIONS = sorted(CORRECTION_KINDS)
 
 
 class Status(StrEnum):
@@ -22,14 +25,6 @@ class Status(StrEnum):
     ACCEPTED = "ACCEPTED"
     DUPLICATE = "DUPLICATE"
     CONFLICT = "CONFLICT"
-
-
-class Effect(StrEnum):
-    """What a correction did (X-05)."""
-
-    APPLIED = "APPLIED"
-    WAITING = "WAITING"  # its target is not recorded yet
-    NONE = "NONE"  # a correction of a correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,7 @@ class Answer:
     received_at: datetime
     stored_hash: bytes
     effect: Effect | None = None
-    shard: int | None = None  # where a correction waits: beside its target; None where the event's own shard holds
+    shards: tuple[int, ...] = ()  # where a correction waits: beside its targets; empty where the event's own holds
 
 
 RECORD = """
@@ -78,7 +73,7 @@ with head as (
     insert into outbox (tenant, shard, lane, occurred_at, seq, kind, student, classroom, received_at, traceparent)
     select $1, s.shard, s.lane, s.occurred_at, k.seq, 'EVENT', s.student, s.classroom, $3, $28
     from keyed k join sent s on s.source = k.source and s.event_id = k.event_id
-    where s.kind <> 'EVENT_VOIDED'  -- a void waits beside its target: see VOID
+    where s.kind <> all($29::text[])  -- a correction waits beside its targets: see CORRECT
 )
 select source, event_id, id, seq from keyed
 """
@@ -96,28 +91,6 @@ select $1, c.source, c.event_id, c.sent, c.stored, c.seq, 1, $8, $8, c.content
 from unnest($2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::bigint[], $7::jsonb[])
     as c (source, event_id, sent, stored, seq, content)
 on conflict (tenant, source, event_id, sent_hash) do update set times = conflict.times + 1, last_at = excluded.last_at
-"""
-
-VOID_TARGETS = """
-select v.seq, e.kind, e.student, e.classroom
-from unnest($2::bigint[], $3::text[], $4::text[]) as v (seq, target_source, target_event_id)
-join event_key k on k.tenant = $1 and k.source = v.target_source and k.event_id = v.target_event_id
-join event e on e.tenant = $1 and e.seq = k.seq and e.received_at = k.received_at
-where k.tenant = $1 and e.tenant = $1
-"""
-
-VOID = """
-with noted as (
-    insert into correction (tenant, target_source, target_event_id, source, event_id, kind, seq, reason, at)
-    select $1, v.target_source, v.target_event_id, v.source, v.event_id, 'EVENT_VOIDED', v.seq,
-        coalesce(v.payload::json ->> 'reason', ''), $2
-    from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[])
-        as v (target_source, target_event_id, source, event_id, seq, payload)
-)
-insert into outbox (tenant, shard, lane, occurred_at, seq, kind, student, classroom, received_at, traceparent)
-select $1, q.shard, 0, q.occurred_at, q.seq, 'EVENT', q.student, q.classroom, $2, $14
-from unnest($9::smallint[], $10::timestamptz[], $11::bigint[], $12::text[], $13::text[])
-    as q (shard, occurred_at, seq, student, classroom)
 """
 
 Key = tuple[str, str]
@@ -159,7 +132,13 @@ async def record_all(
     # Sorted by key: overlapping unsorted batches deadlock on the unique index.
     new = [first_of[key] for key in sorted(first_of)]
     rows = await connection.fetch(
-        RECORD, tenant, len(submissions), now, *_columns(submissions, new, recorded_by), traceparent
+        RECORD,
+        tenant,
+        len(submissions),
+        now,
+        *_columns(submissions, new, recorded_by),
+        traceparent,
+        _CORRECTIONS,
     )
     stored: dict[Key, Answer] = {}
     for row in rows:
@@ -174,7 +153,7 @@ async def record_all(
         for place, sent in enumerate(submissions)
     ]
     await _keep_conflicts(connection, tenant, submissions, answers, now=now)
-    return await _void(connection, tenant, submissions, answers, now=now, traceparent=traceparent)
+    return await _correct(connection, tenant, submissions, answers, now=now, traceparent=traceparent)
 
 
 def _is_first(first_of: dict[Key, int], fresh: set[Key], sent: Submission, place: int) -> bool:
@@ -259,7 +238,7 @@ async def _keep_conflicts(
         )
 
 
-async def _void(
+async def _correct(
     connection: Connection,
     tenant: int,
     submissions: Sequence[Submission],
@@ -268,45 +247,14 @@ async def _void(
     now: datetime,
     traceparent: str | None,
 ) -> list[Answer]:
-    """Note which events the new voids speak of, and let each void wait in the outbox beside its target.
-
-    The tenant's head row is locked by now, so no target can slip in between looking for it and noting the void.
-    """
-    voids = [
-        (place, sent.event, answer)
+    """Let the new corrections among the answers take effect, or wait."""
+    told = {
+        place: Told(sent.event, answer.seq, sent.payload)
         for place, (sent, answer) in enumerate(zip(submissions, answers, strict=True))
-        if sent.event.kind is Kind.EVENT_VOIDED and answer.status is Status.ACCEPTED
-    ]
-    if not voids:
-        return answers
-    events = [event for _, event, _ in voids]
-    seqs = [answer.seq for _, _, answer in voids]
-    target_sources, target_ids = [e.target_source for e in events], [e.target_event_id for e in events]
-    found = {row["seq"]: row for row in await connection.fetch(VOID_TARGETS, tenant, seqs, target_sources, target_ids)}
-    students = [found[seq]["student"] if seq in found else "" for seq in seqs]
-    classrooms = [found[seq]["classroom"] if seq in found else "" for seq in seqs]
-    shards = [shard_of(classroom=c, student=s) for c, s in zip(classrooms, students, strict=True)]
-    await connection.execute(
-        VOID,
-        tenant,
-        now,
-        target_sources,
-        target_ids,
-        [e.source for e in events],
-        [e.event_id for e in events],
-        seqs,
-        [submissions[place].payload for place, _, _ in voids],
-        shards,
-        [e.occurred_at for e in events],
-        seqs,
-        students,
-        classrooms,
-        traceparent,
-    )
-    for (place, _, answer), shard in zip(voids, shards, strict=True):
-        target = found.get(answer.seq)
-        effect = Effect.WAITING if target is None else Effect.APPLIED
-        if target is not None and target["kind"] == Kind.EVENT_VOIDED:
-            effect = Effect.NONE
-        answers[place] = replace(answer, effect=effect, shard=shard)
+        if sent.event.kind in CORRECTION_KINDS and answer.status is Status.ACCEPTED
+    }
+    if told:
+        noted = await corrections.note(connection, tenant, list(told.values()), now=now, traceparent=traceparent)
+        for place, one in zip(told, noted, strict=True):
+            answers[place] = replace(answers[place], effect=one.effect, shards=one.shards)
     return answers

@@ -1,27 +1,32 @@
 """What a fold reads after its locks: events, the roster's answers, policies and corrections."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import asyncpg
 
 from db.pool import Connection
-from rules.evidence import Kind, LearningEvent
-from rules.outcome import attempt_of
+from rules.corrections import ITEM_KINDS, attempt_of
+from rules.evidence import CORRECTION_KINDS, SCORED_KINDS, Kind, LearningEvent
 from rules.policy import DEFAULT_POLICY, Model, Policy
 
 _EVENT_COLUMNS = """e.source, e.event_id, e.kind, e.occurred_at, e.revision, e.student, e.classroom, e.assignment,
-    e.quiz, e.concepts, e.ratio, e.submission, e.due_at, e.time_spent_ms, e.target_source, e.target_event_id"""
+    e.quiz, e.concepts, e.ratio, e.submission, e.due_at, e.time_spent_ms, e.target_source, e.target_event_id,
+    e.kind = 'SUBMISSION_REGRADED' and coalesce((e.payload ->> 'onlyIfHigher')::boolean, false) as only_if_higher"""
+
+_CORRECTIONS = "(" + ", ".join(f"'{kind}'" for kind in sorted(CORRECTION_KINDS)) + ")"
 
 # `offset 0`: else every correction of the tenant is read and hashed for each batch, however few events it holds.
-_IS_OUT = """(
-    exists (select from correction x
-            where x.tenant = $1 and x.target_source = e.source and x.target_event_id = e.event_id
-              and x.kind = 'EVENT_VOIDED' offset 0)
+# A correction is never voided (X-05).
+_IS_OUT = f"""(
+    e.kind not in {_CORRECTIONS}
+    and exists (select from correction x
+                where x.tenant = $1 and x.target_source = e.source and x.target_event_id = e.event_id
+                  and x.kind = 'EVENT_VOIDED' offset 0)
     or exists (select from dead_letter d
                where d.tenant = $1 and d.source = e.source and d.event_id = e.event_id offset 0)
-)"""
+)"""  # noqa: S608 - composed of constants above
 
 CLAIMED_EVENTS = f"""
 select {_EVENT_COLUMNS}, e.seq, e.received_at, {_IS_OUT} as is_out
@@ -33,11 +38,50 @@ cross join lateral (  -- one look for each row, and `offset 0` so that it stays 
 ) e
 """  # noqa: S608 - composed of constants above
 
+# The regrades of an event or of its submission, by their places in the log; they may name no student of their own.
+_REGRADED_BY = """case when e.ratio is not null then array(
+    select x.seq from correction x
+    where x.tenant = $1 and x.target_source = e.source and x.target_event_id = e.event_id
+      and x.kind = 'SUBMISSION_REGRADED'
+    union all
+    select x.seq from correction x
+    where x.tenant = $1 and x.target_source = e.source and x.target_submission = e.submission
+      and x.student in ('', e.student)
+) end"""
+
 LOG_OF_STUDENTS = f"""
-select {_EVENT_COLUMNS}
+select {_EVENT_COLUMNS}, {_REGRADED_BY} as regraded_by
 from event e
 where e.tenant = $1 and e.student = any($2::text[]) and not {_IS_OUT}
 """  # noqa: S608 - composed of constants above
+
+REGRADES = f"""
+select {_EVENT_COLUMNS}, e.seq
+from event e
+where e.tenant = $1 and e.seq = any($2::bigint[]) and not {_IS_OUT}
+"""  # noqa: S608 - composed of constants above
+
+# One look for each correction that may speak of an event; `offset 0`: see above.
+CORRECTED = """
+select distinct s.student, s.classroom
+from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+    as s (student, classroom, item, source, event_id, submission)
+where exists (
+        select from correction x
+        where x.tenant = $1 and x.student = s.student and x.assignment = s.item and x.classroom in ('', s.classroom)
+        offset 0
+    )
+    or exists (
+        select from correction x
+        where x.tenant = $1 and x.target_source = s.source and x.target_event_id = s.event_id
+          and x.kind = 'SUBMISSION_REGRADED' offset 0
+    )
+    or exists (
+        select from correction x
+        where x.tenant = $1 and x.target_source = s.source and x.target_submission = s.submission
+          and x.student in ('', s.student) offset 0
+    )
+"""
 
 CLASSES_OF_STUDENTS = """
 select e.student, e.classroom from event e where e.tenant = $1 and e.student = any($2::text[])
@@ -104,6 +148,7 @@ def event_of(row: asyncpg.Record) -> LearningEvent:
         time_spent_ms=row["time_spent_ms"],
         target_source=row["target_source"],
         target_event_id=row["target_event_id"],
+        only_if_higher=row["only_if_higher"],
     )
 
 
@@ -121,11 +166,21 @@ async def claimed_events(
 
 
 async def log_of_students(connection: Connection, tenant: int, students: Iterable[str]) -> list[LearningEvent]:
-    """Read every effective event of these students, in no order."""
+    """Read every effective event of these students and the corrections that speak of them, in no order.
+
+    A regrade is theirs whose work it regrades, whatever student it names itself.
+    """
     wanted = sorted(students)
     if not wanted:
         return []
-    return [event_of(row) for row in await connection.fetch(LOG_OF_STUDENTS, tenant, wanted)]
+    rows = await connection.fetch(LOG_OF_STUDENTS, tenant, wanted)
+    found = [event_of(row) for row in rows if row["kind"] != Kind.SUBMISSION_REGRADED]
+    named = {(row["student"], seq) for row in rows for seq in row["regraded_by"] or ()}
+    if named:
+        regrades = await connection.fetch(REGRADES, tenant, sorted({seq for _, seq in named}))
+        by_seq = {row["seq"]: event_of(row) for row in regrades}
+        found += [replace(by_seq[seq], student=student) for student, seq in sorted(named) if seq in by_seq]
+    return found
 
 
 async def classes_of_students(connection: Connection, tenant: int, students: Iterable[str]) -> set[tuple[str, str]]:
@@ -148,6 +203,29 @@ async def revised_views(connection: Connection, tenant: int, events: Sequence[Le
         [e.source for e in graded],
         [e.submission for e in graded],
         [e.event_id for e in graded],
+    )
+    return {(row["student"], row["classroom"]) for row in rows}
+
+
+async def corrected_views(connection: Connection, tenant: int, events: Sequence[LearningEvent]) -> set[tuple[str, str]]:
+    """The (student, classroom) of every event that a regrade, an excuse or a reopening speaks of, come when it may."""
+    wanted = [
+        event
+        for event in events
+        if (event.item is not None and event.kind in ITEM_KINDS)
+        or (event.ratio is not None and event.kind in SCORED_KINDS)
+    ]
+    if not wanted:
+        return set()
+    rows = await connection.fetch(
+        CORRECTED,
+        tenant,
+        [e.student for e in wanted],
+        [e.classroom for e in wanted],
+        [e.item for e in wanted],
+        [e.source for e in wanted],
+        [e.event_id for e in wanted],
+        [e.submission for e in wanted],
     )
     return {(row["student"], row["classroom"]) for row in rows}
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from db.pool import Connection
+from rules.corrections import ITEM_KINDS
 
 SEQ_MAX = 2**63 - 1
 LAST_MOMENT = None  # stands for 'infinity' in a cursor: newest first begins there
@@ -73,7 +74,7 @@ class DeadLetterRow:
 
 @dataclass(frozen=True, slots=True)
 class WaitingCorrectionRow:
-    """A correction whose target has not been recorded yet."""
+    """A correction whose target (an event, a submission, a student's piece of work) has not been recorded yet."""
 
     source: str
     event_id: str
@@ -83,6 +84,9 @@ class WaitingCorrectionRow:
     reason: str
     seq: int
     at: datetime
+    target_submission: str | None
+    student: str
+    assignment: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +192,30 @@ async def dead_letters_of(
 
 # A correction bound to a list of sources shows by its own source or by its target's: either producer may wonder.
 WAITING_CORRECTIONS = """
-select c.source, c.event_id, c.kind, c.target_source, c.target_event_id, c.reason, c.seq, c.at
+select c.source, c.event_id, c.kind, c.target_source, c.target_event_id, c.reason, c.seq, c.at, c.target_submission,
+    c.student, c.assignment
 from correction c
 where c.tenant = $1 and ($2::text[] is null or c.source = any($2)) and c.seq > $3
-    and not exists (
-        select from event_key k
-        where k.tenant = $1 and k.source = c.target_source and k.event_id = c.target_event_id
-    )
+    and case
+        when c.assignment is not null then not exists (
+            select from work w
+            where w.tenant = $1 and w.student = c.student and w.item = c.assignment
+                and c.classroom in ('', w.classroom)
+        ) and not exists (
+            select from event e
+            where e.tenant = $1 and e.student = c.student and coalesce(e.assignment, e.quiz) = c.assignment
+                and c.classroom in ('', e.classroom) and e.kind = any($5::text[])
+        )
+        when c.target_submission is not null then not exists (
+            select from event e
+            where e.tenant = $1 and e.source = c.target_source and e.submission = c.target_submission
+                and e.ratio is not null and c.student in ('', e.student) and e.kind <> 'SUBMISSION_REGRADED'
+        )
+        else not exists (
+            select from event_key k
+            where k.tenant = $1 and k.source = c.target_source and k.event_id = c.target_event_id
+        )
+    end
 order by c.seq
 limit $4
 """
@@ -204,7 +225,7 @@ async def waiting_corrections_of(
     connection: Connection, tenant: int, *, sources: Sequence[str] | None, after: int = 0, limit: int
 ) -> list[WaitingCorrectionRow]:
     """Corrections that came before their targets, in the order they were recorded."""
-    rows = await connection.fetch(WAITING_CORRECTIONS, tenant, sources, after, limit)
+    rows = await connection.fetch(WAITING_CORRECTIONS, tenant, sources, after, limit, sorted(ITEM_KINDS))
     return [WaitingCorrectionRow(**row) for row in rows]
 
 
@@ -221,7 +242,8 @@ select k.id, k.seq, k.source, k.event_id, e.kind, e.source_type, e.occurred_at, 
     exists (
         select from correction v
         where v.tenant = $1 and v.target_source = k.source and v.target_event_id = k.event_id
-            and v.kind = 'EVENT_VOIDED' and e.target_event_id is null
+            and v.kind = 'EVENT_VOIDED'
+            and e.kind not in ('EVENT_VOIDED', 'SUBMISSION_REGRADED', 'ASSIGNMENT_EXCUSED', 'ASSIGNMENT_REOPENED')
     ) as is_voided,
     exists (select from unrostered u where u.tenant = $1 and u.seq = k.seq) as is_unrostered
 from event_key k

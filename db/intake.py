@@ -1,4 +1,4 @@
-"""What an intake asks before it records: roster, policy, assignments and void targets, in one statement."""
+"""What an intake asks before it records: roster, policy, assignments and targets, in one statement."""
 
 import msgspec
 
@@ -13,8 +13,16 @@ with target as materialized (
     join event_key k on k.tenant = $1 and k.source = v.source and k.event_id = v.event_id
     join event e on e.tenant = $1 and e.seq = k.seq and e.received_at = k.received_at
     where k.tenant = $1 and e.tenant = $1
+), submitted as materialized (
+    select distinct v.source, v.submission, e.student, e.classroom
+    from unnest($10::text[], $11::text[]) as v (source, submission)
+    join event e on e.tenant = $1 and e.source = v.source and e.submission = v.submission
+    where e.tenant = $1 and e.ratio is not null and e.kind in ('SUBMISSION_GRADED', 'QUIZ_ATTEMPT')
+), home as materialized (
+    select a.assignment, a.classroom from assignment a where a.tenant = $1 and a.assignment = any($12::text[])
 ), asked as materialized (
     select a.classroom from unnest($3::text[]) as a (classroom) union select g.classroom from target g
+    union select g.classroom from submitted g union select h.classroom from home h
 )
 select json_build_object(
     'classrooms', (
@@ -54,6 +62,11 @@ select json_build_object(
         select coalesce(json_agg(json_build_array(a.classroom, a.assignment, a.concepts)), '[]')
         from assignment a where a.tenant = $1 and a.assignment = any($9::text[])
     ),
+    'homes', (select coalesce(json_agg(json_build_array(h.assignment, h.classroom)), '[]') from home h),
+    'submissions', (
+        select coalesce(json_agg(json_build_array(g.source, g.submission, g.student, g.classroom)), '[]')
+        from submitted g
+    ),
     'targets', (
         select coalesce(json_agg(json_build_array(g.source, g.event_id, g.student, g.classroom)), '[]') from target g
     )
@@ -74,6 +87,8 @@ class _Facts(msgspec.Struct):
     pupils: list[tuple[str, str]]
     assignments: list[tuple[str, str, tuple[str, ...]]]
     targets: list[tuple[str, str, str, str]]
+    homes: list[tuple[str, str]]
+    submissions: list[tuple[str, str, str, str]]
 
 
 _decode = msgspec.json.Decoder(_Facts).decode
@@ -92,12 +107,21 @@ async def facts_of(connection: Connection, tenant: int, wanted: Wanted, *, viewe
         [source for source, _ in wanted.targets],
         [event_id for _, event_id in wanted.targets],
         list(wanted.assignments),
+        [source for source, _ in wanted.submissions],
+        [submission for _, submission in wanted.submissions],
+        list(wanted.homes),
     )
     read = _decode(text)
+    submissions: dict[tuple[str, str], tuple[Target, ...]] = {}
+    for source, submission, student, room in read.submissions:
+        key = (source, submission)
+        submissions[key] = (*submissions.get(key, ()), Target(student, room))
     return Facts(
         classrooms={c.key: ClassroomFacts(c.zone, c.extra_credit, tuple(c.places)) for c in read.classrooms},
         students=frozenset(read.students),
         pupils=frozenset(read.pupils),
         concepts={(classroom, assignment): concepts for classroom, assignment, concepts in read.assignments},
         targets={(source, event_id): Target(student, room) for source, event_id, student, room in read.targets},
+        submissions=submissions,
+        homes=dict(read.homes),
     )

@@ -162,7 +162,8 @@ class Recorder:
         for sent, answer in zip(submissions, answers, strict=True):
             event = sent.event
             own_shard = shard_of(classroom=event.classroom, student=event.student)
-            self._wake.mark(tenant, own_shard if answer.shard is None else answer.shard)
+            for shard in answer.shards or (own_shard,):
+                self._wake.mark(tenant, shard)
             if answer.status is Status.ACCEPTED and event.classroom:
                 classrooms.add(event.classroom)
         if classrooms:

@@ -259,11 +259,11 @@ class Event(SQLModel, table=True):
         SqlIndex("event_by_classroom", "tenant", "classroom", "seq"),
         SqlIndex("event_by_classroom_time", "tenant", "classroom", "occurred_at", "seq"),
         SqlIndex(
-            "event_by_submission",
+            "event_by_source_submission",
             "tenant",
-            "student",
             "source",
             "submission",
+            "student",
             postgresql_where=text("submission IS NOT NULL"),
         ),
         {"postgresql_partition_by": "RANGE (received_at)"},
@@ -287,7 +287,8 @@ class Outbox(SQLModel, table=True):
 
 
 class Correction(SQLModel, table=True):
-    """Which events a correction speaks of; a target named here by a void has no effect (X-01, X-05)."""
+    """What a correction speaks of (X-01 to X-05): an event, a submission ("" as event id), or a student's item ("" as
+    event id and source). An event named here by a void has no effect."""
 
     tenant: int = _tenant()
     target_source: str = _id("target_source")
@@ -298,6 +299,26 @@ class Correction(SQLModel, table=True):
     seq: int = _int("seq", big=True)
     reason: str = _text("reason")
     at: datetime = _when("at")
+    target_submission: str | None = _text("target_submission", null=True)
+    student: str = _text("student", default="")
+    classroom: str = _text("classroom", default="")
+    assignment: str | None = _text("assignment", null=True)
+    __table_args__ = (
+        SqlIndex(
+            "correction_by_student",
+            "tenant",
+            "student",
+            "assignment",
+            postgresql_where=text("assignment IS NOT NULL"),
+        ),
+        SqlIndex(
+            "correction_by_submission",
+            "tenant",
+            "target_source",
+            "target_submission",
+            postgresql_where=text("target_submission IS NOT NULL"),
+        ),
+    )
 
 
 class Conflict(SQLModel, table=True):

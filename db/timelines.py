@@ -32,7 +32,11 @@ cross join lateral (
          where d.tenant = $1 and d.source = e.source and d.event_id = e.event_id) as dead_at,
         (select u.received_at from unrostered u where u.tenant = $1 and u.seq = e.seq) as unrostered_at,
         array(select x.kind from correction x
-              where x.tenant = $1 and x.target_source = e.source and x.target_event_id = e.event_id) as corrected_by
+              where x.tenant = $1 and x.target_source = e.source and x.target_event_id = e.event_id
+              union all
+              select x.kind from correction x
+              where x.tenant = $1 and x.target_source = e.source and x.target_submission = e.submission
+                and x.student in ('', e.student) and e.ratio is not null) as corrected_by
     offset 0
 ) mark
 where e.tenant = $1 and e.student = $2

@@ -94,7 +94,7 @@ class RecordEventInput:
         default=UNSET, description="The source's key of the submission; the same one graded again replaces its grade."
     )
     due_at: EventTime | None = strawberry.field(
-        default=UNSET, description="When the assigned work is due; for ASSIGNMENT_ASSIGNED."
+        default=UNSET, description="When the assigned work is due; for ASSIGNMENT_ASSIGNED and ASSIGNMENT_REOPENED."
     )
     difficulty: str | None = strawberry.field(
         default=UNSET,
@@ -136,13 +136,21 @@ class RecordEventInput:
     )
     metadata: Metadata | None = strawberry.field(default=UNSET, description="Further details, by type.")
     reason: str | None = strawberry.field(
-        default=UNSET, description="Why a correction is made, up to 1,000 characters; required for EVENT_VOIDED."
+        default=UNSET, description="Why a correction is made, up to 1,000 characters; every correction needs it."
     )
     target_source: str | None = strawberry.field(
-        default=UNSET, description="The source of the event that a correction is about; required for EVENT_VOIDED."
+        default=UNSET,
+        description="The source of the event or submission that a correction is about; required for EVENT_VOIDED and "
+        "SUBMISSION_REGRADED.",
     )
     target_event_id: strawberry.ID | None = strawberry.field(
-        default=UNSET, description="The `eventId` of the event that a correction is about; required for EVENT_VOIDED."
+        default=UNSET,
+        description="The `eventId` of the event that a correction is about; required for EVENT_VOIDED. "
+        "SUBMISSION_REGRADED takes it or `submissionId`.",
+    )
+    only_if_higher: bool | None = strawberry.field(
+        default=UNSET,
+        description="Whether a SUBMISSION_REGRADED leaves a value alone that is as high or higher; default false.",
     )
     lane: Lane | None = strawberry.field(
         default=UNSET, description="How urgently it takes effect; LIVE when left out here and around it."

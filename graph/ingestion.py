@@ -131,7 +131,7 @@ class Ingestion:
             node_of=dead_letter_of,
         )
 
-    @strawberry.field(description="Corrections that came before the event they correct, as they were recorded.")
+    @strawberry.field(description="Corrections that came before what they correct, as they were recorded.")
     async def waiting_corrections(
         self, info: Info, first: First = FIRST_DEFAULT, after: After = None
     ) -> Connection[WaitingCorrection] | None:

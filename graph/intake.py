@@ -7,7 +7,7 @@ import strawberry
 
 from db.ingestion import ConflictRow, DeadLetterRow, EventRow, UnrosteredRow, WaitingCorrectionRow
 from graph.event_inputs import Lane
-from graph.scalars import Seq
+from graph.scalars import Seq, as_id
 from graph.timelines import EventType
 
 
@@ -83,7 +83,7 @@ class DeadLetter:
     at: datetime = strawberry.field(description="When it was set aside.")
 
 
-@strawberry.type(description="A correction that came before the event it corrects; it applies when that is recorded.")
+@strawberry.type(description="A correction that came before what it corrects; it applies when that is recorded.")
 class WaitingCorrection:
     """It never expires."""
 
@@ -91,8 +91,21 @@ class WaitingCorrection:
     source: str = strawberry.field(description="The system or person that recorded the correction.")
     event_id: strawberry.ID = strawberry.field(description="The correction's id within its source.")
     type: EventType = strawberry.field(description="What the correction does.")
-    target_source: str = strawberry.field(description="The source of the event it corrects.")
-    target_event_id: strawberry.ID = strawberry.field(description="The id of the event it corrects.")
+    target_source: str | None = strawberry.field(
+        description="The source of the event or submission it corrects; null for an excuse or a reopening."
+    )
+    target_event_id: strawberry.ID | None = strawberry.field(
+        description="The id of the event it corrects, within that source; null where it names none."
+    )
+    target_submission_id: strawberry.ID | None = strawberry.field(
+        description="The key of the submission it regrades, within that source; null where it names none."
+    )
+    assignment_id: strawberry.ID | None = strawberry.field(
+        description="The key of the work it excuses or reopens; null for other corrections."
+    )
+    student_id: strawberry.ID | None = strawberry.field(
+        description="The key of the student whose work it corrects; null where it does not say."
+    )
     reason: str = strawberry.field(description="Why, in the words of whoever corrected.")
     at: datetime = strawberry.field(description="When the correction was recorded.")
 
@@ -187,8 +200,11 @@ def correction_of(row: WaitingCorrectionRow) -> WaitingCorrection:
         source=row.source,
         event_id=strawberry.ID(row.event_id),
         type=EventType(row.kind),
-        target_source=row.target_source,
-        target_event_id=strawberry.ID(row.target_event_id),
+        target_source=row.target_source or None,
+        target_event_id=as_id(row.target_event_id),
+        target_submission_id=as_id(row.target_submission),
+        assignment_id=as_id(row.assignment),
+        student_id=as_id(row.student),
         reason=row.reason,
         at=row.at,
     )

@@ -36,11 +36,13 @@ class RecordStatus(Enum):
 class CorrectionEffect(Enum):
     """The effects of `db.evidence.Effect`, described."""
 
-    APPLIED = strawberry.enum_value("APPLIED", description="It takes effect on the event that it names.")
+    APPLIED = strawberry.enum_value("APPLIED", description="It takes effect on the event or the work that it names.")
     WAITING = strawberry.enum_value(
-        "WAITING", description="The event that it names is not recorded yet; once it is, this takes effect."
+        "WAITING", description="The event or the work that it names is not recorded yet; once it is, this takes effect."
     )
-    NONE = strawberry.enum_value("NONE", description="It names a correction, and a correction stays.")
+    NONE = strawberry.enum_value(
+        "NONE", description="It names a correction, and a correction stays; or it regrades what never had a score."
+    )
 
 
 @strawberry.enum(description="Why an event was rejected.")
@@ -70,10 +72,12 @@ class RecordErrorCode(Enum):
         "BAD_METADATA", description="The metadata is no object, too large, too deep, or of another shape."
     )
     OUT_OF_RANGE = strawberry.enum_value("OUT_OF_RANGE", description="A value is none of those that are allowed.")
-    NOT_SUPPORTED = strawberry.enum_value("NOT_SUPPORTED", description="This correction cannot be recorded yet.")
     FORBIDDEN = strawberry.enum_value("FORBIDDEN", description="You may not tell this.")
     NOT_FOUND = strawberry.enum_value(
         "NOT_FOUND", description="The key names nothing of yours; whether others have it is not told."
+    )
+    IDEMPOTENCY_KEY_REUSED = strawberry.enum_value(
+        "IDEMPOTENCY_KEY_REUSED", description="The `idempotencyKey` came before with another content; nothing changed."
     )
 
 

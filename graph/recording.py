@@ -86,7 +86,7 @@ class RecordingMutation:
         made = await _void(info.context, input)
         if not isinstance(made, Submission):
             return VoidEventPayload(status=RecordStatus.REJECTED, errors=errors_of(made))
-        (answer,) = await _stored(info.context, [made])
+        (answer,) = await stored(info.context, [made])
         return VoidEventPayload(
             status=RecordStatus[answer.status.name],
             event=stored_event_of(made, answer),
@@ -106,10 +106,10 @@ def _misfit(count: int) -> Problem | None:
 
 async def _recorded(context: Context, sent: Sequence[EventInput]) -> list[RecordEventPayload]:
     """Judge each event by itself, store the good ones in one commit, and answer all in the order sent."""
-    facts = await _facts(context, wanted_of(sent, context.viewer))
+    facts = await facts_of(context, wanted_of(sent, context.viewer))
     judged = [_judged(context, given, facts) for given in sent]
     good = [made for made in judged if isinstance(made, Submission)]
-    answers = iter(await _stored(context, good))
+    answers = iter(await stored(context, good))
     return [answered(made, next(answers)) if isinstance(made, Submission) else rejected(made) for made in judged]
 
 
@@ -128,14 +128,14 @@ async def _void(context: Context, input: VoidEventInput) -> Submission | list[Pr
     """The void of the named event, beside its target; or why there is none."""
     viewer, key = context.viewer, (input.source, str(input.event_id))
     is_named = is_id(key[0]) and is_id(key[1])
-    facts = await _facts(context, Wanted(targets=frozenset([key] if is_named else [])))
+    facts = await facts_of(context, Wanted(targets=frozenset([key] if is_named else [])))
     made = void_of(*key, input.reason, viewer=viewer, target=facts.targets.get(key), now=context.now)
     if isinstance(made, Submission) and not may_void_target(key, viewer, facts, now=context.now):
         return [not_found("eventId", "expected an event of a class that you teach today")]
     return made
 
 
-async def _facts(context: Context, wanted: Wanted) -> Facts:
+async def facts_of(context: Context, wanted: Wanted) -> Facts:
     """What roster and log say, in one statement; no statement where nothing is wanted, as for most of a machine's."""
     if wanted.is_nothing:
         return NO_FACTS
@@ -144,7 +144,7 @@ async def _facts(context: Context, wanted: Wanted) -> Facts:
         return await intake.facts_of(connection, tenant, wanted, viewer=context.viewer.key)
 
 
-async def _stored(context: Context, submissions: Sequence[Submission]) -> list[Answer]:
+async def stored(context: Context, submissions: Sequence[Submission]) -> list[Answer]:
     """The log's answers, after the commit; a store that is away is told where all such errors are, at the edge."""
     if not submissions:
         return []

@@ -305,7 +305,7 @@ def _tell(context: Context, made: Sequence[Submission], answers: Sequence[Answer
     shards, classrooms = set(), set()
     for sent, answer in zip(made, answers, strict=True):
         own = shard_of(classroom=sent.event.classroom, student=sent.event.student)
-        shards.add(own if answer.shard is None else answer.shard)
+        shards |= set(answer.shards) or {own}
         classrooms |= {sent.event.classroom} - {""}
     _wake(context, shards)
     if classrooms:

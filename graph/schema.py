@@ -13,6 +13,7 @@ from graph.background import BackgroundMutation
 from graph.catalog import CatalogMutation
 from graph.catalog_reads import CatalogQuery
 from graph.classrooms import ClassroomQuery
+from graph.corrections import CorrectionMutation
 from graph.enrollments import EnrollmentMutation
 from graph.ingestion import IngestionQuery
 from graph.live import LiveSubscription
@@ -46,6 +47,7 @@ class Query(
 @strawberry.type(description="What can be told. Expected refusals are the `errors` of the payload.")
 class Mutation(
     RecordingMutation,
+    CorrectionMutation,
     RosterMutation,
     EnrollmentMutation,
     CatalogMutation,

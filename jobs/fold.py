@@ -15,6 +15,7 @@ from db.outbox import Claimed, Waiting
 from db.pool import Connection
 from db.projection import Moves, ViewKey
 from rules.classroom import ClassFacts
+from rules.corrections import by_view
 from rules.evidence import CORRECTION_KINDS, LearningEvent
 from rules.outcome import ViewState, assess_classroom, fold_view, needs_replay, replay_view, transitions
 from rules.policy import Policy
@@ -148,6 +149,8 @@ async def _work_of(
         await unrostered.bind(connection, tenant, {key[0] for key in views_to_replay})
     revised = await facts.revised_views(connection, tenant, [entry.event for entry in logged])
     replayed |= revised | {(student, ALL_CLASSES) for student, _ in revised}
+    corrected = await facts.corrected_views(connection, tenant, [entry.event for entry in logged])
+    replayed |= corrected | {(student, ALL_CLASSES) for student, _ in corrected}
     return Work(new, frozenset(key for key in replayed if key[0] in roster.students))
 
 
@@ -208,18 +211,11 @@ def _concepts(key: ViewKey, work: Work, replayed: set[ViewKey]) -> Iterable[str]
 async def _history(
     connection: Connection, tenant: int, replayed: set[ViewKey], roster: Roster
 ) -> dict[ViewKey, list[LearningEvent]]:
-    """The effective events of the views to rebuild: those of unknown classes wait for the roster."""
+    """The effective events and corrections of the views to rebuild: those of unknown classes wait for the roster."""
     events = await facts.log_of_students(connection, tenant, {student for student, _ in replayed})
     unknown = {event.classroom for event in events if event.classroom} - roster.zones.keys()
     zones = roster.zones | (await facts.rostered_classrooms(connection, tenant, unknown) if unknown else {})
-    found: dict[ViewKey, list[LearningEvent]] = defaultdict(list)
-    for event in events:
-        if event.kind in CORRECTION_KINDS or (event.classroom and event.classroom not in zones):
-            continue
-        found[event.student, ALL_CLASSES].append(event)
-        if event.classroom:
-            found[event.student, event.classroom].append(event)
-    return found
+    return by_view(events, classrooms=zones)
 
 
 def _never_before(now: datetime, counters: Iterable[Counters]) -> datetime:

@@ -1,6 +1,5 @@
 """Verification: every projection of a tenant recomputed from the log, beside what is stored, and where they differ."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -13,7 +12,7 @@ from db.inventory import AssessedClass
 from db.pool import Connection, Pool, tenant_transaction
 from db.projection import ViewKey
 from rules.classroom import EMPTY_VIEW, ClassFacts, Rollup, View, Work
-from rules.evidence import CORRECTION_KINDS, LearningEvent
+from rules.corrections import by_view
 from rules.outcome import ViewState, assess_classroom, replay_view
 from rules.policy import Policy
 from rules.skill import Standing
@@ -104,7 +103,8 @@ async def _rebuilt(connection: Connection, tenant: int, *, now: datetime) -> Pro
     zones = await facts.rostered_classrooms(connection, tenant, classrooms)
     assessed = await inventory.assessed_classes(connection, tenant)
     states: dict[ViewKey, ViewState] = {}
-    for key, events in by_view(await facts.log_of_students(connection, tenant, students), classrooms).items():
+    log = await facts.log_of_students(connection, tenant, students)
+    for key, events in by_view(log, classrooms=classrooms).items():
         states[key] = replay_view(events, policy=policies[key[1]], is_class=key[1] != ALL_CLASSES)
     found = projections_of(states)
     for classroom in sorted(classrooms):
@@ -120,20 +120,6 @@ async def _rebuilt(connection: Connection, tenant: int, *, now: datetime) -> Pro
             roster_moment=roster_moments.get(classroom),
             now=moment,
         )
-    return found
-
-
-def by_view(log: list[LearningEvent], classrooms: set[str]) -> Mapping[ViewKey, list[LearningEvent]]:
-    """Each event stands in the view of its class and in the one over all; one of an unknown class stands nowhere."""
-    found: dict[ViewKey, list[LearningEvent]] = defaultdict(list)
-    for event in log:
-        if event.kind in CORRECTION_KINDS:
-            continue
-        if not event.classroom:
-            found[event.student, ALL_CLASSES].append(event)
-        elif event.classroom in classrooms:
-            found[event.student, ALL_CLASSES].append(event)
-            found[event.student, event.classroom].append(event)
     return found
 
 

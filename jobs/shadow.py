@@ -22,10 +22,10 @@ from jobs.replay import (
     ShownFlag,
     add_assessment,
     add_class,
-    by_view,
     projections_of,
 )
 from rules.classroom import ClassFacts
+from rules.corrections import by_view
 from rules.outcome import ViewState, replay_view
 from rules.skill import Standing
 
@@ -134,7 +134,7 @@ async def _rebuilt(connection: Connection, tenant: int, part: Part, *, now: date
         students = part.students[start : start + LOG_STUDENTS_MAX]
         log = await facts.log_of_students(connection, tenant, students)
         classes = await facts.rostered_classrooms(connection, tenant, {event.classroom for event in log})
-        views = {key: events for key, events in by_view(log, set(classes)).items() if _is_in(part, key)}
+        views = {key: events for key, events in by_view(log, classrooms=set(classes)).items() if _is_in(part, key)}
         policies = await facts.policies(connection, tenant, {key[1] for key in views})
         for key, events in views.items():
             states[key] = replay_view(events, policy=policies[key[1]], is_class=key[1] != ALL_CLASSES)

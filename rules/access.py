@@ -88,7 +88,8 @@ def may_record(viewer: Viewer, kind: Kind, *, student: str, scored: bool, taught
 
 
 def may_void(viewer: Viewer, *, taught: bool) -> bool:
-    """Whether the viewer may take an event out of every calculation; `taught`: it belongs to a class they teach."""
+    """Whether the viewer may take an event out of every calculation, or correct it otherwise; `taught`: it belongs to a
+    class they teach."""
     return _is_staff(viewer, Scope.INGEST, taught=taught)
 
 
@@ -244,6 +245,9 @@ _MUTATIONS = {
     "recordEvent": "STAI",
     "recordEvents": "TAI",
     "voidEvent": "TAI",
+    "regradeSubmission": "TAI",
+    "excuseAssignment": "TAI",
+    "reopenAssignment": "TAI",
     "saveCatalog": "AI",
     "saveSchool": "AI",
     "saveStudent": "AI",
@@ -275,7 +279,17 @@ _INGEST = frozenset({Scope.INGEST})
 _ROSTER = frozenset({Scope.ROSTER})
 _READ = frozenset({Scope.READ})
 _NO_SCOPE_NEEDED = frozenset({"viewer", "service", "cancelJob"})
-_RECORDING = frozenset({"recordEvent", "recordEvents", "voidEvent", "replayDeadLetters"})
+_RECORDING = frozenset(
+    {
+        "recordEvent",
+        "recordEvents",
+        "voidEvent",
+        "regradeSubmission",
+        "excuseAssignment",
+        "reopenAssignment",
+        "replayDeadLetters",
+    }
+)
 
 
 def _scopes_of(operation: str) -> frozenset[Scope]:

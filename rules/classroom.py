@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -139,7 +139,7 @@ def is_late(work: Work, *, due_at: datetime | None) -> bool:
 
 
 SCORING_KINDS = frozenset({Kind.SUBMISSION_GRADED, Kind.QUIZ_ATTEMPT})
-WORK_KINDS = SCORING_KINDS | {Kind.ASSIGNMENT_ASSIGNED, Kind.SUBMISSION_CREATED}
+WORK_KINDS = SCORING_KINDS | {Kind.ASSIGNMENT_ASSIGNED, Kind.SUBMISSION_CREATED, Kind.ASSIGNMENT_EXCUSED}
 
 
 @lru_cache(maxsize=FRESH_MAX)
@@ -154,6 +154,8 @@ def work_after(work: Work, event: LearningEvent) -> Work:
     The newest assignment that states a due date gives it, the newest attempt the counted score, the first submission
     its time. One that states none (the service's own) leaves an earlier one standing: an event's date wins.
     """
+    if event.kind is Kind.ASSIGNMENT_EXCUSED:
+        return replace(work, is_excused=True)
     if event.kind is Kind.ASSIGNMENT_ASSIGNED:
         return Work(
             work.item,

@@ -60,6 +60,7 @@ class LearningEvent:
     time_spent_ms: int | None = None
     target_source: str | None = None
     target_event_id: str | None = None
+    only_if_higher: bool = False  # of a regrade: leaves a value alone that is as high or higher
 
     @property
     def key(self) -> EvidenceKey:
@@ -131,6 +132,7 @@ class EventInput:
     reason: str | None = None
     target_source: str | None = None
     target_event_id: str | None = None
+    only_if_higher: bool | None = None
     lane: str | None = None
 
 
@@ -151,9 +153,9 @@ class ProblemCode(StrEnum):
     BAD_TEXT = "BAD_TEXT"
     BAD_METADATA = "BAD_METADATA"
     OUT_OF_RANGE = "OUT_OF_RANGE"
-    NOT_SUPPORTED = "NOT_SUPPORTED"
     FORBIDDEN = "FORBIDDEN"
     NOT_FOUND = "NOT_FOUND"
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
 
 
 @dataclass(frozen=True, slots=True)

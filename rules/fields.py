@@ -47,7 +47,8 @@ _WHOLE = (
 FRACTION_NAMES = ("code_quality", "correctness", "efficiency", "peer_review")
 _TEXTS = (("answer", 0, ANSWER_LENGTH_MAX), ("reason", 1, REASON_LENGTH_MAX), ("app", 1, APP_LENGTH_MAX))
 _DETAIL_NAMES = (
-    "difficulty", "rubric_tags", "metadata", "due_at", *FRACTION_NAMES, *(name for name, _, _ in _WHOLE + _TEXTS),
+    "difficulty", "rubric_tags", "metadata", "due_at", "only_if_higher", *FRACTION_NAMES,
+    *(name for name, _, _ in _WHOLE + _TEXTS),
 )  # fmt: skip
 _details: Callable[[EventInput], tuple[Any, ...]] = attrgetter(*_DETAIL_NAMES)
 _NO_DETAILS = (None,) * len(_DETAIL_NAMES)
@@ -110,6 +111,9 @@ def check_details(given: EventInput, problems: list[Problem]) -> str | None:
         value = getattr(given, name)
         if value is not None:
             _check_text(name, value, least, most, problems)
+    flag: object = given.only_if_higher
+    if flag is not None and type(flag) is not bool:
+        problems.append(_out_of_range("only_if_higher", "true or false", flag))
     _check_tags(given.rubric_tags, problems)
     if given.due_at is not None:
         utc(given.due_at, "dueAt", problems)

@@ -26,11 +26,14 @@ class Wanted:
     pupils: frozenset[tuple[str, str]] = frozenset()  # (student, classroom)
     assignments: frozenset[str] = frozenset()
     targets: frozenset[EventKey] = frozenset()
+    submissions: frozenset[EventKey] = frozenset()  # (source, submission) that a regrade names
+    homes: frozenset[str] = frozenset()  # assignments whose class is asked for, with the facts about that class
 
     @property
     def is_nothing(self) -> bool:
         """Whether no fact is needed, and so no read."""
-        return not (self.classrooms or self.students or self.pupils or self.assignments or self.targets)
+        roster = self.classrooms or self.students or self.pupils or self.assignments or self.homes
+        return not (roster or self.targets or self.submissions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class ClassroomFacts:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A recorded event that a correction speaks of."""
+    """A recorded event that a correction speaks of; `classroom` is "" where it names none."""
 
     student: str
     classroom: str
@@ -77,6 +80,8 @@ class Facts:
     pupils: frozenset[tuple[str, str]] = frozenset()  # those who are, were or will be students of the class
     concepts: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # by (classroom, assignment)
     targets: Mapping[EventKey, Target] = field(default_factory=dict)
+    submissions: Mapping[EventKey, tuple[Target, ...]] = field(default_factory=dict)  # one for each student and class
+    homes: Mapping[str, str] = field(default_factory=dict)  # the class of each assignment asked for
 
 
 NO_FACTS = Facts()
@@ -94,6 +99,7 @@ def wanted_of(events: Iterable[EventInput], viewer: Viewer) -> Wanted:
     pupils: set[tuple[str, str]] = set()
     assignments: set[str] = set()
     targets: set[EventKey] = set()
+    submissions: set[EventKey] = set()
     is_bound_to_roster = not is_trusted(viewer)
     for given in events:
         classroom = given.classroom_id if is_id(given.classroom_id) else None
@@ -109,8 +115,15 @@ def wanted_of(events: Iterable[EventInput], viewer: Viewer) -> Wanted:
             pupils.update([(student, classroom)] if classroom else [])
         if given.target_source is not None and is_id(given.target_source) and is_id(given.target_event_id):
             targets.add((given.target_source, given.target_event_id or ""))
+        elif given.target_source is not None and is_id(given.target_source) and is_id(given.submission_id):
+            submissions.add((given.target_source, given.submission_id or ""))
     return Wanted(
-        frozenset(classrooms), frozenset(students), frozenset(pupils), frozenset(assignments), frozenset(targets)
+        frozenset(classrooms),
+        frozenset(students),
+        frozenset(pupils),
+        frozenset(assignments),
+        frozenset(targets),
+        frozenset(submissions),
     )
 
 
@@ -158,7 +171,33 @@ def refusals_of(
     if event.kind is Kind.EVENT_VOIDED:
         target = (event.target_source or "", event.target_event_id or "")
         return [] if may_void_target(target, viewer, facts, now=now) else [TARGET_NOT_FOUND]
+    if event.kind is Kind.SUBMISSION_REGRADED:
+        meant = targets_of(event.target_source, event.target_event_id, event.submission, facts)
+        if any(target.student != event.student for target in meant):
+            meant = ()
+        return [] if may_regrade_targets(meant, viewer, facts, now=now) else [TARGET_NOT_FOUND]
     return []
+
+
+def targets_of(source: str | None, event_id: str | None, submission: str | None, facts: Facts) -> tuple[Target, ...]:
+    """What is known of what a regrade names."""
+    if event_id is not None:
+        target = facts.targets.get((source or "", event_id))
+        return (target,) if target else ()
+    return facts.submissions.get((source or "", submission or ""), ())
+
+
+def may_regrade_targets(targets: tuple[Target, ...], viewer: Viewer, facts: Facts, *, now: datetime) -> bool:
+    """Whether the viewer may regrade all of this; teachers only the known work of one student in classes they teach."""
+    rooms = [facts.classrooms.get(target.classroom) for target in targets]
+    taught = bool(rooms) and all(room is not None and _teaches(room, viewer, now) for room in rooms)
+    return may_void(viewer, taught=taught and len({target.student for target in targets}) == 1)
+
+
+def may_correct_classroom(classroom: str, viewer: Viewer, facts: Facts, *, now: datetime) -> bool:
+    """Whether the viewer may excuse or reopen work of this class."""
+    found = facts.classrooms.get(classroom)
+    return may_void(viewer, taught=found is not None and _teaches(found, viewer, now))
 
 
 def may_void_target(key: EventKey, viewer: Viewer, facts: Facts, *, now: datetime) -> bool:

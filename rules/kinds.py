@@ -98,7 +98,7 @@ class Spec:
 _WORK = ("classroom_id", "assignment_id")
 _CONCEPT = Spec(concepts=Concepts.ONE, keeps_ratio=True)
 _QUIZ = Spec(needs=("quiz_id",))
-_CORRECTION = Spec(needs=("reason",), scores=Scores.FORBIDDEN)
+_ITEM_CORRECTION = Spec(needs=(*_WORK, "reason"), scores=Scores.FORBIDDEN)
 _QUALITIES = ("code_quality", "correctness", "efficiency", "peer_review")
 
 _SPECS = {
@@ -123,9 +123,14 @@ _SPECS = {
     Kind.QUIZ_ENDED: _QUIZ,
     Kind.ANSWER_SUBMITTED: Spec(needs=("quiz_id", "question_id", "answer", "time_spent_ms", "attempt_number")),
     Kind.EVENT_VOIDED: Spec(needs=("target_source", "target_event_id", "reason"), scores=Scores.FORBIDDEN),
-    Kind.SUBMISSION_REGRADED: _CORRECTION,
-    Kind.ASSIGNMENT_EXCUSED: _CORRECTION,
-    Kind.ASSIGNMENT_REOPENED: _CORRECTION,
+    Kind.SUBMISSION_REGRADED: Spec(
+        needs=("target_source", "reason"),
+        any_of=("target_event_id", "submission_id"),
+        scores=Scores.REQUIRED,
+        keeps_ratio=True,
+    ),
+    Kind.ASSIGNMENT_EXCUSED: _ITEM_CORRECTION,
+    Kind.ASSIGNMENT_REOPENED: _ITEM_CORRECTION,
 }
 SPECS: Mapping[Kind, Spec] = MappingProxyType({kind: _SPECS.get(kind, Spec()) for kind in Kind})
 """What each kind needs; a kind without needs of its own has the plain envelope."""

@@ -1,12 +1,11 @@
 """All that one batch changes, as one value: the fold of a view and the assessment of a class."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rules.classroom import (
     EMPTY_VIEW,
-    SCORING_KINDS,
     WORK_KINDS,
     ClassFacts,
     Rollup,
@@ -18,6 +17,7 @@ from rules.classroom import (
     view_after,
     work_after,
 )
+from rules.corrections import attempt_of, attempts_of, counted
 from rules.evidence import EvidenceKey, LearningEvent
 from rules.policy import Policy
 from rules.risk import (
@@ -56,13 +56,6 @@ class ViewState:
     view: View
     works: dict[str, Work]
     standings: dict[str, Standing]
-
-
-def attempt_of(event: LearningEvent) -> tuple[str, str] | None:
-    """The attempt (source, submission) that a grade belongs to; None for an event that is an attempt of its own."""
-    if event.submission is None or event.ratio is None or event.kind not in SCORING_KINDS:
-        return None
-    return (event.source, event.submission)
 
 
 def needs_replay(view: View, events: Sequence[LearningEvent], *, revised: bool) -> bool:
@@ -117,43 +110,21 @@ def fold_view(state: ViewState, events: Sequence[LearningEvent], *, policy: Poli
 
 
 def replay_view(events: Sequence[LearningEvent], *, policy: Policy, is_class: bool) -> ViewState:
-    """Build a view from all its effective events, in whatever order they come."""
+    """Build a view from all its effective events and the student's corrections, in whatever order they come."""
     nothing = ViewState(EMPTY_VIEW, {}, {})
     if not events:
         return nothing
     ordered = sorted(events, key=_key_of)
-    state = fold_view(nothing, _attempts_of(ordered), policy=policy, is_class=is_class)
+    history = counted(ordered)
+    if not history.events:
+        return nothing
+    state = fold_view(nothing, attempts_of(history), policy=policy, is_class=is_class)
     # A later grade of an attempt moves to its place, yet it was folded: the view goes on after it.
-    return replace(state, view=replace(state.view, last=ordered[-1].key))
+    return replace(state, view=replace(state.view, last=history.events[-1].key))
 
 
 def _key_of(event: LearningEvent) -> EvidenceKey:
     return event.key
-
-
-def _attempts_of(ordered: Iterable[LearningEvent]) -> list[LearningEvent]:
-    """One event an attempt: the first grade keeps the place (and the kind), the last gives the value.
-
-    Time spent is the last one stated: a teacher who grades again states none.
-    """
-    attempts: list[LearningEvent] = []
-    places: dict[tuple[str, str], int] = {}
-    for event in ordered:
-        attempt = attempt_of(event)
-        place = len(attempts) if attempt is None else places.setdefault(attempt, len(attempts))
-        if place == len(attempts):
-            attempts.append(event)
-            continue
-        first = attempts[place]
-        attempts[place] = replace(
-            first,
-            ratio=event.ratio,
-            concepts=event.concepts,
-            assignment=event.assignment,
-            quiz=event.quiz,
-            time_spent_ms=first.time_spent_ms if event.time_spent_ms is None else event.time_spent_ms,
-        )
-    return attempts
 
 
 @dataclass(frozen=True, slots=True)

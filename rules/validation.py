@@ -31,7 +31,6 @@ from rules.fingerprint import fingerprint_of
 from rules.kinds import (
     ALIASES,
     CONCEPT_KINDS,
-    CORRECTION_KINDS,
     KIND_BY_NAME,
     QUIZ_SESSION_KINDS,
     SPECS,
@@ -56,7 +55,7 @@ _ID_NAMES = (
 )  # fmt: skip
 _PAYLOAD_NAMES = (
     "question_id", "content_id", "rubric_tags", "completed_exercises", "total_exercises", "helper_id", "helped_id",
-    "answer", "attempt_number", "app", "reason", *FRACTION_NAMES,
+    "answer", "attempt_number", "app", "reason", "only_if_higher", *FRACTION_NAMES,
 )  # fmt: skip
 _PAYLOAD_FIELDS = tuple(FIELD_BY_NAME[name] for name in _PAYLOAD_NAMES)
 _ids: Callable[[EventInput], tuple[Any, ...]] = attrgetter(*_ID_NAMES)
@@ -143,6 +142,7 @@ def _event_of(
         time_spent_ms=given.time_spent_ms,
         target_source=given.target_source,
         target_event_id=given.target_event_id,
+        only_if_higher=bool(given.only_if_higher),
     )
 
 
@@ -218,10 +218,6 @@ def _student_of(given: EventInput, viewer: Viewer, kind: Kind | None, problems: 
 
 def _check_needs(given: EventInput, kind: Kind, spec: Spec, viewer: Viewer, problems: list[Problem]) -> None:
     """The fields that the kind cannot do without, and what they must be to each other."""
-    if kind in CORRECTION_KINDS and kind is not Kind.EVENT_VOIDED:
-        message = f"{kind.value} is not supported yet; EVENT_VOIDED is"
-        problems.append(Problem(ProblemCode.NOT_SUPPORTED, ("type",), message))
-        return
     for name in spec.needs:
         if getattr(given, name) is None:
             problems.append(required(name, f"of {kind.value}"))
@@ -233,16 +229,24 @@ def _check_needs(given: EventInput, kind: Kind, spec: Spec, viewer: Viewer, prob
         problems.append(Problem(ProblemCode.OUT_OF_RANGE, ("helpedId",), message))
     if kind is Kind.EXERCISE_COMPLETED:
         _check_exercises(given, problems)
-    if kind is Kind.EVENT_VOIDED:
+    if kind in (Kind.EVENT_VOIDED, Kind.SUBMISSION_REGRADED):
         _check_target(given, viewer, problems)
+    if kind is Kind.SUBMISSION_REGRADED:
+        _check_regrade(given, problems)
 
 
 def _check_target(given: EventInput, viewer: Viewer, problems: list[Problem]) -> None:
-    """A machine bound to sources voids nothing of another's."""
+    """A machine bound to sources voids and regrades nothing of another's."""
     if given.target_source is None or viewer.sources is None or not viewer.has(Role.INTEGRATOR):
         return
     if is_id(given.target_source) and given.target_source not in viewer.sources:
         problems.append(forbidden("target_source", "expected a source that this token was issued for"))
+
+
+def _check_regrade(given: EventInput, problems: list[Problem]) -> None:
+    if given.target_event_id is not None and given.submission_id is not None:
+        message = "expected targetEventId or submissionId, got both"
+        problems.append(Problem(ProblemCode.OUT_OF_RANGE, ("submissionId",), message))
 
 
 def _check_exercises(given: EventInput, problems: list[Problem]) -> None:
@@ -314,9 +318,8 @@ def _score_of(
             problems.append(Problem(ProblemCode.SCORE_REQUIRED, ("score",), message))
         return given.max_score, None
     if spec.scores is Scores.FORBIDDEN:
-        if kind is Kind.EVENT_VOIDED or kind not in CORRECTION_KINDS:
-            message = "expected no score for this type, got one"
-            problems.append(Problem(ProblemCode.SCORE_NOT_ALLOWED, ("score",), message))
+        message = "expected no score for this type, got one"
+        problems.append(Problem(ProblemCode.SCORE_NOT_ALLOWED, ("score",), message))
         return None, None
     if is_number(score) and 0 <= score <= SCORE_MAX and (score <= max_score or max_score * 10 >= score):
         ratio = ratio_of(score, max_score)

@@ -81,11 +81,3 @@ async def test_a_void_told_as_an_event_obeys_the_same_walls(intake: Intake) -> N
 
     assert foreign == unknown == [("NOT_FOUND", "targetEventId")]
     assert (own["status"], own["effect"]) == ("ACCEPTED", "APPLIED")
-
-
-@pytest.mark.feature("X-01")
-@pytest.mark.parametrize("kind", ["SUBMISSION_REGRADED", "ASSIGNMENT_EXCUSED", "ASSIGNMENT_REOPENED"])
-async def test_other_corrections_are_not_supported_yet(intake: Intake, kind: str) -> None:
-    given = graded(type=kind, reason="a mistake")
-
-    assert await intake.refusals(**given) == [("NOT_SUPPORTED", "type")]

@@ -278,6 +278,9 @@ MUTATIONS = {
     "recordEvent": Line("STAI", INGEST, own_activity, "status"),
     "recordEvents": Line("TAI", INGEST, own_activity, "results { status errors { code field message } }"),
     "voidEvent": Line("TAI", INGEST, taught_or_wide, "status"),
+    "regradeSubmission": Line("TAI", INGEST, taught_or_wide, "status"),
+    "excuseAssignment": Line("TAI", INGEST, taught_or_wide, "results { status errors { code field message } }"),
+    "reopenAssignment": Line("TAI", INGEST, taught_or_wide, "results { status errors { code field message } }"),
     "saveCatalog": Line("AI", ROSTER, anyone, "subjectCount"),
     "saveSchool": Line("AI", ROSTER, anyone, "school { key }"),
     "saveStudent": Line("AI", ROSTER, anyone, "student { key displayName }"),
@@ -318,6 +321,9 @@ INPUTS: dict[str, Callable[[Target], dict[str, Any]]] = {
     "recordEvent": lambda what: _viewing(what),
     "recordEvents": lambda what: {"events": [_viewing(what)]},
     "voidEvent": lambda what: {"source": "lms", "eventId": what.event, "reason": "sent twice"},
+    "regradeSubmission": lambda what: {"source": "lms", "eventId": what.event, "score": 0.5, "reason": "misread"},
+    "excuseAssignment": lambda what: _of_item(what),
+    "reopenAssignment": lambda what: _of_item(what),
     "saveCatalog": lambda what: {"subjects": [{"key": what.subject, "name": "Renamed"}]},
     "saveSchool": lambda what: {"key": what.school, "name": "Renamed"},
     "saveStudent": lambda what: {"key": what.student, "displayName": "Renamed"},
@@ -347,6 +353,10 @@ INPUTS: dict[str, Callable[[Target], dict[str, Any]]] = {
     "discardDeadLetters": lambda what: {"events": [{"source": "lms", "eventId": what.event}], "reason": "noise"},
     "resolveConflict": lambda what: {"source": "lms", "eventId": what.event, "choice": "KEEP_FIRST"},
 }
+
+
+def _of_item(what: Target) -> dict[str, Any]:
+    return {"assignmentId": what.assignment, "studentIds": [what.student], "reason": "was ill"}
 
 
 def _viewing(what: Target) -> dict[str, Any]:

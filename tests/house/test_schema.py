@@ -52,6 +52,8 @@ BOUNDED_LISTS = {
     "DriftReport.differences",  # 50 at most
     "JobOutcome.differences",  # 50 at most
     "Query.nodes",  # as many as asked for, 100 at most
+    "ExcuseAssignmentPayload.results",  # one for each student, 1,000 at most
+    "ReopenAssignmentPayload.results",
     "RecordEventsPayload.results",  # as many as sent, 1,000 at most
     "RiskEvidence.events",
     "RiskEvidence.items",  # 20 of a state at most

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from db import assessment, facts, outbox, projection
+from db import assessment, corrections, facts, outbox, projection
 from db.migrate import make_partitions, migrate
 from server.embedded import EmbeddedServers
 
@@ -58,6 +58,14 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     ),
     "LOG_OF_STUDENTS": (facts.LOG_OF_STUDENTS, [TENANT, _students]),
     "REVISED": (facts.REVISED, [TENANT, _students, _classes, ["lms"] * 30, ["s1"] * 30, ["e1"] * 30]),
+    "REGRADES": (facts.REGRADES, [TENANT, [3, 7, 11]]),
+    "CORRECTED": (
+        facts.CORRECTED,
+        [TENANT, _students, _classes, ["hw1"] * 30, ["lms"] * 30, ["e1"] * 30, ["s1"] * 30],
+    ),
+    "EVENT_TARGETS": (corrections.EVENT_TARGETS, [TENANT, [1], ["lms"], ["e1"]]),
+    "SUBMISSION_TARGETS": (corrections.SUBMISSION_TARGETS, [TENANT, [1], ["lms"], ["s1"], [""], ["QUIZ_ATTEMPT"]]),
+    "ITEM_TARGETS": (corrections.ITEM_TARGETS, [TENANT, [1], ["c1-s1"], ["c1"], ["hw1"], ["QUIZ_ATTEMPT"]]),
     "VIEWS": (projection.VIEWS, [TENANT, _students, _classes]),
     "STANDINGS": (projection.STANDINGS, [TENANT, _students, _classes, ["concept-1"] * 30, _students, _classes]),
     "WORKS": (projection.WORKS, [TENANT, _students, _classes, ["c1-w1"] * 30, _students, _classes]),
@@ -66,13 +74,14 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
 # What every look into a table must go by, beside the tenant; any of these columns.
 PLACES = {
     "outbox": ("shard",),
-    "event": ("seq", "student"),
+    "event": ("seq", "student", "source"),
+    "event_key": ("source",),
     "view_state": ("student",),
     "standing": ("student",),
     "work": ("student",),
     "enrollment": ("classroom", "person"),
     "student": ("student",),
-    "correction": ("target_source",),
+    "correction": ("target_source", "student"),
     "dead_letter": ("source",),
 }
 _numbers = count(1)

@@ -179,7 +179,13 @@ EVENTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("a void without reason", plain("EVENT_VOIDED", **TARGET), "REQUIRED", "reason"),
     ("a void with a blank reason", plain("EVENT_VOIDED", **TARGET, reason=" "), "REQUIRED", "reason"),
     ("a void of nothing", plain("EVENT_VOIDED", targetSource="lms", reason="x"), "REQUIRED", "targetEventId"),
-    ("a regrade, which is not built", plain("SUBMISSION_REGRADED", reason="x"), "NOT_SUPPORTED", "type"),
+    ("a regrade without score", plain("SUBMISSION_REGRADED", **TARGET, reason="x"), "SCORE_REQUIRED", "score"),
+    (
+        "an excuse without reason",
+        plain("ASSIGNMENT_EXCUSED", classroomId="7b", assignmentId="hw"),
+        "REQUIRED",
+        "reason",
+    ),
 ]
 
 

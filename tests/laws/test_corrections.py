@@ -3,14 +3,21 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from db.live import Live
 from db.pool import Pool
+from jobs.replay import Projections, difference
+from rules.classroom import EMPTY_VIEW
+from rules.evidence import Kind, LearningEvent
+from rules.validation import RESERVED_SOURCE
 from tests.laws.world import (
+    CLASSES,
     INPUTS,
+    INSTANTS,
     NOW,
+    RATIOS,
     STRANGE_CLASS,
     STRANGER,
     World,
@@ -22,6 +29,7 @@ from tests.laws.world import (
     plans,
     voids_of,
 )
+from tests.support.corrections import corrected_set, corrections, is_plain
 
 
 @pytest.mark.feature("X-01", "X-05")
@@ -44,6 +52,84 @@ async def test_voided_events_leave_every_number_as_if_they_had_never_been(
             await voided.fold_some(data.draw(claim_limits))
     await voided.quiesce()
     await voided.is_as(corrected)
+
+
+@pytest.mark.feature("I", "X-01", "X-02", "X-03", "X-04", "X-05")
+@law(examples=30)
+@given(data=st.data())
+async def test_after_regrades_excuses_and_reopenings_every_number_is_that_of_the_corrected_set(
+    data: st.DataObject, pool: Pool, live: Live
+) -> None:
+    """Corrections come at any time, before their targets too, beside voids; a voided correction stays in force."""
+    plan, events = data.draw(plans()), data.draw(histories())
+    assume(is_plain(events))
+    told = data.draw(corrections(events, moments=INSTANTS, ratios=RATIOS))
+    out = data.draw(st.lists(st.sampled_from(events), unique_by=lambda event: event.event_id, max_size=2))
+    voids = voids_of([*out, *told[:1]])
+    corrected, mixed = await World.of(pool, live, plan), await World.of(pool, live, plan)
+    assigned = await _assigned_by_the_roster(corrected)
+    left, excused = corrected_set([*assigned, *(event for event in events if event not in out)], told)
+    gone = [event for event in assigned if (event.student, event.classroom, event.item) in excused]
+    await corrected.told([event for event in left if event.source != RESERVED_SOURCE], voids_of(gone))
+    for piece in data.draw(batches([*events, *told, *voids])):
+        await mixed.record(piece)
+        if data.draw(st.booleans(), label="fold"):
+            await mixed.fold_some(data.draw(claim_limits))
+    await mixed.quiesce()
+    ours, theirs = await mixed.numbers(), await corrected.numbers()
+    # An excused item is no item at all in the corrected set; here it is one that says so.
+    flagged = {(student, room, item) for (student, room, item), work in ours.works.items() if work.is_excused}
+    assert flagged == {key for key in excused if key[0] != STRANGER and key[1] in CLASSES}
+    assert difference(_without(ours, flagged), _without(theirs, flagged)) == []
+    await mixed.is_as_rebuilt()
+    assert await mixed.dead_letters() == []
+
+
+@pytest.mark.feature("I", "X-02", "X-03", "X-04")
+@law(examples=20)
+@given(data=st.data())
+async def test_corrections_in_any_order_and_batching_give_the_same_numbers(
+    data: st.DataObject, pool: Pool, live: Live
+) -> None:
+    """Also of attempts that span classes and items, for which no corrected set can be written down."""
+    plan, events = data.draw(plans()), data.draw(histories())
+    told = data.draw(corrections(events, moments=INSTANTS, ratios=RATIOS, at_most=8))
+    told += [replace(one, event_id=f"{one.event_id}-any", classroom="") for one in told if one.assignment is not None][
+        :1
+    ]
+    in_order, mixed = await World.of(pool, live, plan), await World.of(pool, live, plan)
+    await in_order.told(sorted([*events, *told], key=lambda event: event.key))
+    for piece in data.draw(batches([*events, *told])):
+        await mixed.record(piece)
+        if data.draw(st.booleans(), label="fold"):
+            await mixed.fold_some(data.draw(claim_limits))
+    await mixed.quiesce()
+    await mixed.is_as(in_order)
+
+
+async def _assigned_by_the_roster(world: World) -> list[LearningEvent]:
+    """The assignments that the service wrote itself."""
+    rows = await world.mill.rows(
+        "select event_id, student, classroom, assignment, occurred_at from event where tenant = $1 and source = $2",
+        RESERVED_SOURCE,
+    )
+    return [
+        LearningEvent(
+            source=RESERVED_SOURCE, event_id=event_id, kind=Kind.ASSIGNMENT_ASSIGNED, occurred_at=at, student=student,
+            classroom=classroom, assignment=assignment,
+        )
+        for event_id, student, classroom, assignment, at in rows
+    ]  # fmt: skip
+
+
+def _without(numbers: Projections, excused: set[tuple[str, str, str]]) -> Projections:
+    """The numbers without excused items, places up to which views are folded, and views with nothing else."""
+    views = {key: replace(view, last=None) for key, view in numbers.views.items()}
+    return replace(
+        numbers,
+        views={key: view for key, view in views.items() if view != EMPTY_VIEW},
+        works={key: work for key, work in numbers.works.items() if key not in excused},
+    )
 
 
 @pytest.mark.feature("X-01")

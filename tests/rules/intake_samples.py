@@ -61,6 +61,13 @@ VALID: dict[Kind, EventInput] = {
     Kind.QUIZ_ENDED: QUIZ,
     Kind.ANSWER_SUBMITTED: replace(QUIZ, question_id="n1", answer="42", time_spent_ms=5_000, attempt_number=1),
     Kind.EVENT_VOIDED: replace(ENVELOPE, target_source="canvas", target_event_id="e0", reason="entered twice"),
+    Kind.SUBMISSION_REGRADED: replace(
+        ENVELOPE, target_source="canvas", target_event_id="e0", score=0.7, reason="misread", only_if_higher=True
+    ),
+    Kind.ASSIGNMENT_EXCUSED: replace(ENVELOPE, classroom_id="7b", assignment_id="a1", reason="was ill"),
+    Kind.ASSIGNMENT_REOPENED: replace(
+        ENVELOPE, classroom_id="7b", assignment_id="a1", due_at=NOW + timedelta(days=7), reason="a second try"
+    ),
     **dict.fromkeys(
         (
             Kind.STUDENT_LOGIN,

@@ -7,8 +7,9 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from rules.classroom import EMPTY_VIEW, ClassFacts, CountedScore, Member, OpenItem, View
+from rules.corrections import attempt_of
 from rules.evidence import Kind, LearningEvent
-from rules.outcome import Assessment, ViewState, assess_classroom, attempt_of, fold_view
+from rules.outcome import Assessment, ViewState, assess_classroom, fold_view
 from rules.policy import DEFAULT_POLICY, Policy
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)  # a Monday

@@ -87,6 +87,7 @@ OTHERWISE: dict[str, Any] = {
     "concept_ids": ["k1", "k2"],
     "type": "QUIZ_ATTEMPT",
     "difficulty": "advanced",
+    "only_if_higher": True,
     "rubric_tags": ["t2", "t1"],
     "metadata": {"wordCount": 1, "rubric": {"a": [1, 2.5]}},
 }

@@ -21,7 +21,7 @@ from tests.rules.intake_samples import (
 # (name, kind of the valid input, what is changed, the one problem expected); a kind is sent by a machine
 G, Q, C, X = Kind.SUBMISSION_GRADED, Kind.QUIZ_ATTEMPT, Kind.CONCEPT_COMPLETED, Kind.EXERCISE_COMPLETED
 A, V, H, Y = Kind.ASSIGNMENT_ASSIGNED, Kind.EVENT_VOIDED, Kind.PEER_HELP, Kind.QUALITY_ASSESSED
-S, N = Kind.SUBMISSION_CREATED, Kind.ANSWER_SUBMITTED
+S, N, R, E = Kind.SUBMISSION_CREATED, Kind.ANSWER_SUBMITTED, Kind.SUBMISSION_REGRADED, Kind.ASSIGNMENT_EXCUSED
 WRONG: list[tuple[str, Kind, dict[str, Any], ProblemCode, str]] = [
     ("no event id from a machine", G, {"event_id": None}, CODE.REQUIRED, "eventId"),
     ("empty event id", G, {"event_id": ""}, CODE.BAD_ID, "eventId"),
@@ -143,9 +143,15 @@ WRONG: list[tuple[str, Kind, dict[str, Any], ProblemCode, str]] = [
     ("void without reason", V, {"reason": None}, CODE.REQUIRED, "reason"),
     ("void with a blank reason", V, {"reason": "  "}, CODE.REQUIRED, "reason"),
     ("void without target", V, {"target_event_id": None}, CODE.REQUIRED, "targetEventId"),
-    ("regrade", V, {"type": "SUBMISSION_REGRADED", "score": 0.5}, CODE.NOT_SUPPORTED, "type"),
-    ("excuse", V, {"type": "ASSIGNMENT_EXCUSED"}, CODE.NOT_SUPPORTED, "type"),
-    ("reopening", V, {"type": "ASSIGNMENT_REOPENED"}, CODE.NOT_SUPPORTED, "type"),
+    ("regrade without score", V, {"type": "SUBMISSION_REGRADED"}, CODE.SCORE_REQUIRED, "score"),
+    ("regrade of nothing", R, {"target_event_id": None}, CODE.REQUIRED, "targetEventId"),
+    ("regrade of two", R, {"submission_id": "s1"}, CODE.OUT_OF_RANGE, "submissionId"),
+    ("regrade above full marks", R, {"score": 1.5}, CODE.SCORE_OUT_OF_RANGE, "score"),
+    ("regrade if maybe higher", R, {"only_if_higher": 1}, CODE.OUT_OF_RANGE, "onlyIfHigher"),
+    ("excuse of nothing", E, {"assignment_id": None}, CODE.REQUIRED, "assignmentId"),
+    ("excuse without reason", E, {"reason": None}, CODE.REQUIRED, "reason"),
+    ("excuse with a score", E, {"score": 0.5}, CODE.SCORE_NOT_ALLOWED, "score"),
+    ("reopening without class", Kind.ASSIGNMENT_REOPENED, {"classroom_id": None}, CODE.REQUIRED, "classroomId"),
     ("due date without offset", A, {"due_at": datetime(2026, 3, 1)}, CODE.BAD_TIMESTAMP, "dueAt"),  # noqa: DTZ001
     ("due in the year 1", A, {"due_at": datetime.min.replace(tzinfo=UTC)}, CODE.BAD_TIMESTAMP, "dueAt"),
     ("51 rubric tags", G, {"rubric_tags": ["t"] * 51}, CODE.TOO_MANY, "rubricTags"),

@@ -16,8 +16,10 @@ from rules.evidence import Kind, LearningEvent, Submission
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)  # a Monday
 
 
-def submission(event: LearningEvent, *, payload: str = "{}") -> Submission:
+def submission(event: LearningEvent, *, payload: str | None = None) -> Submission:
     """An event as validation hands it on, its fingerprint over all its fields."""
+    if payload is None:
+        payload = '{"onlyIfHigher":true}' if event.only_if_higher else "{}"
     return Submission(event, hashlib.blake2b(repr(event).encode(), digest_size=16).digest(), payload=payload)
 
 

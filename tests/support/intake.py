@@ -19,6 +19,7 @@ from db.live import Live
 from db.pool import Pool, tenant_transaction
 from db.recorder import Recorder
 from db.wake import Wake, Waker
+from graph.corrections import CorrectionMutation
 from graph.documents import Documents
 from graph.gate import Gate
 from graph.http import GraphQLHTTP
@@ -34,7 +35,14 @@ from tests.rows.district import NOW, District
 from tests.support.tenants import fresh_tenant
 
 SECRET = "an intake secret of more than thirty-two bytes"
-SCHEMA = strawberry.Schema(ServiceQuery, RecordingMutation, config=StrawberryConfig(scalar_map=SCALARS))
+
+
+@strawberry.type(description="What can be told.")
+class Told(RecordingMutation, CorrectionMutation):
+    """What is recorded, and what mends it."""
+
+
+SCHEMA = strawberry.Schema(ServiceQuery, Told, config=StrawberryConfig(scalar_map=SCALARS))
 
 ERRORS = "errors { code field message }"
 RESULT = f"status seq typeInferred idempotent effect conflict {{ storedHash sentHash }} {ERRORS} \

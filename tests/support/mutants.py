@@ -35,6 +35,22 @@ class Mutant:
 LAWS = ("tests/laws",)
 MUTANTS = (
     Mutant(
+        "shortcut taken for corrected work",
+        (("jobs/fold.py", "    replayed |= corrected | {(student, ALL_CLASSES) for student, _ in corrected}\n", ""),),
+        ("tests/graph/test_corrections.py", "tests/laws/test_corrections.py"),
+    ),
+    Mutant(
+        "an excuse reaches back only",
+        (("rules/corrections.py", "if item not in excused and (since is None or event.key > since):",
+          "if (item not in excused or event.key > excused[item].key) and (since is None or event.key > since):"),),
+        ("tests/rules/test_corrections.py",),
+    ),
+    Mutant(
+        "a regrade from before the reopening",
+        (("rules/corrections.py", "is None or regrade.key > since", "is None or since < regrade.key or True"),),
+        ("tests/rules/test_corrections.py",),
+    ),
+    Mutant(
         "order by arrival",
         (
             ("rules/outcome.py", "ordered = sorted(events, key=_key_of)", "ordered = list(events)"),
