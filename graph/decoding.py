@@ -72,19 +72,21 @@ class Decoders:
         def decode(sent: Any) -> Any:
             try:
                 given = msgspec.convert(sent, form)
-                return given if mend is None else mend(given)
+                return given if mend is None or given is None else mend(given)
             except Exception as error:  # of msgspec or of a scalar: both only mean that the other path words it
                 raise Undecodable from error
 
         return decode
 
     def _typed(self, kind: GraphQLInputType) -> tuple[Any, Mend | None]:
-        """The type that msgspec checks, and the mend of its values."""
+        """The type that msgspec checks, and the mend of values that are not null."""
         if not isinstance(kind, GraphQLNonNull):
             form, mend = self._present(kind)
-            return form | None if form is not Any else Any, mend and _unless_null(mend)
+            return form if form is Any else form | None, mend
         form, mend = self._present(kind.of_type)
-        return form, _refusing_null(mend) if form is Any else mend
+        if form is Any:  # msgspec would let null pass
+            raise _Unknown
+        return form, mend
 
     def _present(self, kind: GraphQLInputType) -> tuple[Any, Mend | None]:
         """The same for a value that is not null."""
@@ -157,17 +159,4 @@ def _mending(mends: list[tuple[str, Mend]]) -> Mend:
 
 
 def _each(mend: Mend) -> Mend:
-    return lambda values: [mend(value) for value in values]
-
-
-def _unless_null(mend: Mend) -> Mend:
-    return lambda value: None if value is None else mend(value)
-
-
-def _refusing_null(mend: Mend | None) -> Mend:
-    def mend_present(value: Any) -> Any:
-        if value is None:
-            raise Undecodable
-        return mend(value) if mend else value
-
-    return mend_present
+    return lambda values: [None if value is None else mend(value) for value in values]

@@ -20,7 +20,7 @@ from graphql import (
 )
 
 from graph import nodes
-from graph.access import rule_of, core_of, undeclared_fields
+from graph.access import core_of, rule_of, undeclared_fields
 from graph.schema import schema, sdl
 from rules.access import FIELD_ROLES, INTEGRATOR_SCOPES, Role, Scope
 
