@@ -66,15 +66,23 @@ class Mutation:
         if not self.rule.admits(context.viewer):
             return None
         try:
-            given = self.decode(variables.get(self.variable))
+            given = self.given(variables)
         except Undecodable:
             return None
         try:
             payload = await self.tell(context, given)
         except Exception as error:  # worded, or masked and logged, where every error of a resolver is
             return _replay(error)
-        shown = self.shape(payload)
+        shown = self.shown(payload)
         return _replay(payload) if shown is None else {self.key: shown}
+
+    def given(self, variables: dict[str, Any]) -> Any:
+        """The input as the resolver's function takes it. Raises Undecodable."""
+        return self.decode(variables.get(self.variable))
+
+    def shown(self, payload: Any) -> dict[str, Any] | None:
+        """The payload as the client reads it, where its shape fits."""
+        return self.shape(payload)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class Decoders:
     """The decoders of one schema's input types, each derived once."""
 
     def __init__(self) -> None:
-        self._known: dict[GraphQLInputObjectType, tuple[Any, Mend]] = {}
+        self._known: dict[GraphQLInputObjectType, tuple[Any, Mend] | None] = {}  # None while it is being derived
 
     def of(self, kind: GraphQLInputType) -> Decode | None:
         """The decoder of an input type; None for one that is not derived."""
@@ -107,8 +107,12 @@ class Decoders:
             definition = kind.extensions.get(DEFINITION)
             if definition is None or definition.is_one_of or definition.from_input is not None:
                 raise _Unknown
+            self._known[kind] = None
             self._known[kind] = self._derived(kind)
-        return self._known[kind]
+        known = self._known[kind]
+        if known is None:  # it holds itself, or was found to be underivable before
+            raise _Unknown
+        return known
 
     def _derived(self, kind: GraphQLInputObjectType) -> tuple[Any, Mend]:
         fields: list[Field] = []

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 from typing import Any
 
 from graphql import (
@@ -85,7 +86,7 @@ class Dice:
     def input(self, kind: Any) -> Any:
         """A value of an input type, as JSON."""
         if self.is_flawed():
-            return self.of(JUNK)
+            return self.of((*JUNK, *(EDGES.get(get_named_type(kind).name, ()) * 12)))
         if isinstance(kind, GraphQLNonNull):
             return self.input(kind.of_type)
         if isinstance(kind, GraphQLList):
@@ -117,10 +118,8 @@ class Dice:
     def made(self, kind: Any) -> Any:
         """A value of an output type, as a resolver returns it."""
         if self.is_flawed():
-            return self.of((None, "x", 1, True, float("nan"), 2**40, [None], (), datetime(2026, 1, 1), ValueError("x")))  # noqa: DTZ001
-        if isinstance(kind, GraphQLNonNull):
-            return self.made(kind.of_type) if not self.is_flawed() else None
-        if self.random.random() < 0.15:
+            return self.of((*BROKEN, *(STRAYS.get(get_named_type(kind).name, ()) * 9)))
+        if not isinstance(kind, GraphQLNonNull) and self.random.random() < 0.15:
             return None
         return self._present(kind)
 
@@ -129,16 +128,12 @@ class Dice:
             return self._present(kind.of_type)
         if isinstance(kind, GraphQLList):
             item = kind.of_type
-            return self.of((list, tuple))([self.sound(item) for _ in range(self.random.randint(0, 3))])
+            return self.of((list, tuple))([self.made(item) for _ in range(self.random.randint(0, 3))])
         if isinstance(kind, GraphQLObjectType):
             return self.built(kind)
         if isinstance(kind, GraphQLEnumType):
             return self.of(kind.wrapped_cls)  # type: ignore[attr-defined]
         return MADE[kind.name](self)
-
-    def sound(self, kind: Any) -> Any:
-        """A value that is null only where it may be."""
-        return self._present(kind) if isinstance(kind, GraphQLNonNull) and not self.is_flawed() else self.made(kind)
 
     def built(self, kind: GraphQLObjectType) -> Any:
         """An object of a Strawberry type."""
@@ -148,8 +143,8 @@ class Dice:
         for part in fields(origin):
             if part.init:
                 known = by_name.get(part.name)
-                values[part.name] = self.sound(known.type) if known else PRIVATE.get(part.name)
-        return origin(**values)
+                values[part.name] = self.made(known.type) if known else PRIVATE.get(part.name)
+        return SimpleNamespace(**values) if self.is_flawed() else origin(**values)
 
 
 def _python_name(field: Any) -> str:
@@ -171,6 +166,23 @@ KNOWN: dict[str, Callable[[Dice], Any]] = {
     "classroomId": lambda dice: dice.of(("7b", "9z", None)),
     "score": lambda dice: dice.of((0, 1, 0.5, -0.0, 1.2, 12, 2**53 - 1, None)),
     "metadata": lambda dice: dice.of(TREES),
+}
+# What JSON may hold at the very edge of a scalar, inside and outside.
+EDGES: dict[str, tuple[Any, ...]] = {
+    "Float": (2**53, 2**53 + 1, -(2**53) - 1, True, "1.5"),
+    "Int": (2**31, -(2**31) - 1, 3.0, 3.5, True, "3"),
+    "ID": (3.0, 3.5, 2**70, True),
+}
+# What a resolver may return by mistake, anywhere and for one scalar.
+BROKEN: tuple[Any, ...] = (
+    None, "x", 1, True, float("nan"), [None], (), MOMENT.replace(tzinfo=None), ValueError("Ada scored 12"),
+)  # fmt: skip
+STRAYS: dict[str, tuple[Any, ...]] = {
+    "Float": (float("inf"), 2**53 + 1, True, "1.5"),
+    "Int": (2**31, -(2**31) - 1, 3.0, 3.5, True, "3"),
+    "ID": (3, 3.5, b"x"),
+    "String": (3, 3.5, True, b"x"),
+    "Boolean": (0, 1, 1.5, "true"),
 }
 SENT: dict[str, Callable[[Dice], Any]] = {
     "ID": lambda dice: dice.of((*TEXTS, 5, -3, 2**40)),
