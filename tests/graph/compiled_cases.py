@@ -98,19 +98,30 @@ class Dice:
         return SENT[kind.name](self)
 
     def input_object(self, kind: GraphQLInputObjectType) -> dict[str, Any]:
-        """Some of an input's fields, in any order."""
+        """Some of an input's fields, in any order; an event is mostly one that the rules take."""
+        is_event = "eventId" in kind.fields
+        given: dict[str, Any] = self._event() if is_event and self.random.random() < 0.8 else {}
         needed = [name for name, field in kind.fields.items() if isinstance(field.type, GraphQLNonNull)]
-        if "eventId" in kind.fields and self.random.random() < 0.8:
-            needed += ["source", "eventId", "occurredAt", "studentId", "type"]
-        others = [name for name in kind.fields if name not in needed]
-        chosen = needed + self.random.sample(others, self.random.randint(0, min(6, len(others))))
-        self.random.shuffle(chosen)
-        given = {}
-        for name in chosen:
-            known = KNOWN.get(name) if not self.is_flawed() else None
-            given[name] = known(self) if known else self.input(kind.fields[name].type)
+        more = 0 if given else self.random.randint(0, min(6, len(kind.fields)))
+        chosen = needed + self.random.sample(list(kind.fields), more)
+        given |= {name: self.input(kind.fields[name].type) for name in chosen}
+        for name in list(given):
+            if self.is_flawed():
+                given[name] = self.input(kind.fields[name].type)
         if self.is_flawed():
             given[self.of(("nope", "event_id", "Source"))] = self.of(JUNK)
+        names = list(given)
+        self.random.shuffle(names)
+        return {name: given[name] for name in names}
+
+    def _event(self) -> dict[str, Any]:
+        """An event that a machine may tell, or a person, who names neither source nor id."""
+        number = self.random.randint(0, 400)
+        given = {"studentId": "s1", "classroomId": "7b", "occurredAt": DATES[0], **self.of(EVENTS)}
+        if self.random.random() < 0.75:
+            given |= {"source": "lms", "eventId": self.of((f"e{number}", number))}
+        for name in self.random.sample(list(EXTRAS), self.random.randint(0, 3)):
+            given.setdefault(name, self.of(EXTRAS[name]))
         return given
 
     # ------------------------------------------------------------ objects
@@ -157,15 +168,30 @@ def is_plain(field: Any) -> bool:
 
 
 PRIVATE = {"freshness": POINT, "point": POINT}
-KNOWN: dict[str, Callable[[Dice], Any]] = {
-    "source": lambda dice: dice.of(("lms", "lms", "lms", None, "user:t1", "x")),
-    "eventId": lambda dice: dice.of((f"e{dice.random.randint(0, 400)}", dice.random.randint(0, 400), None)),
-    "type": lambda dice: dice.of((*KINDS, None)),
-    "occurredAt": lambda dice: dice.of((DATES[0], DATES[0], *DATES, None)),
-    "studentId": lambda dice: dice.of(("s1", "s1", "t1", 12, None)),
-    "classroomId": lambda dice: dice.of(("7b", "9z", None)),
-    "score": lambda dice: dice.of((0, 1, 0.5, -0.0, 1.2, 12, 2**53 - 1, None)),
-    "metadata": lambda dice: dice.of(TREES),
+# What the rules take, and what may go with it; a few of the extras they refuse.
+WORK = {"assignmentId": "hw1", "conceptIds": ["k1", 2]}
+EVENTS: tuple[dict[str, Any], ...] = (
+    {"type": "STUDENT_LOGIN"},
+    {**WORK, "type": "SUBMISSION_GRADED", "score": 0.8},
+    {**WORK, "type": "SUBMISSION_GRADED", "score": 1, "maxScore": 12},
+    {**WORK, "score": 1.2},
+    WORK,
+    {"type": "quiz_attempt", "quizId": "q1", "conceptIds": ["k1"], "score": 0},
+    {"type": "CONTENT_VIEWED", "contentId": "c1"},
+    {"type": "EXERCISE_COMPLETED", "totalExercises": 10, "completedExercises": 8, "difficulty": "beginner"},
+    {"type": "EVENT_VOIDED", "targetSource": "lms", "targetEventId": "e1", "reason": "sent twice"},
+)
+EXTRAS: dict[str, tuple[Any, ...]] = {
+    "dueAt": (DATES[1], DATES[2], DATES[3], None),
+    "lane": ("LIVE", "BACKFILL", None),
+    "metadata": TREES,
+    "revision": (0, 3, 2**31 - 1, None),
+    "rubricTags": ([], ["t"], None),
+    "submissionId": ("sub1", 7, None),
+    "timeSpentMs": (0, 86_400_000, None),
+    "correctness": (0, 1, 0.5),
+    "app": ("NOTEBOOK", "WHITEBOARD", "CHALK"),
+    "helperId": ("", "s1"),
 }
 # What JSON may hold at the very edge of a scalar, inside and outside.
 EDGES: dict[str, tuple[Any, ...]] = {
