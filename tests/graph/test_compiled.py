@@ -34,7 +34,7 @@ from rules.access import Role, Scope, Viewer
 from rules.evidence import Submission
 from rules.intake import ClassroomFacts, Facts, Place, Wanted
 from rules.roster import EnrollmentRole
-from tests.graph.compiled_cases import FLAWED, MOMENT, Dice
+from tests.graph.compiled_cases import DATES, EDGES, FLAWED, JUNK, MOMENT, Dice
 from tests.support.intake import RECORD, RECORD_MANY, graded
 
 CORE = core_of(schema)
@@ -195,6 +195,21 @@ async def test_recording_answers_the_same_on_both_paths() -> None:
     assert {name for name, count in codes.items() if count >= 10} >= OUTCOMES, codes
     # The rest are documents of other shapes, wrong variables, refused viewers, and errors, which are replayed.
     assert documents.tally.compiled > cases / 3
+
+
+async def test_every_field_reads_every_edge_the_same_on_both_paths() -> None:
+    documents = Documents(schema)
+    plan = documents.plan(RECORD, None)
+    kind = CORE.type_map["RecordEventInput"]
+    assert isinstance(kind, GraphQLInputObjectType)
+    for name, field in kind.fields.items():
+        for value in (*JUNK, *DATES, *EDGES.get(get_named_type(field.type).name, ())):
+            given = {"input": decode(dumps(graded(**{name: value})))}
+
+            ours, theirs = await both(documents, plan, given, MACHINE)
+
+            assert written(ours) == written(theirs), given
+    assert documents.tally.compiled > 300
 
 
 @pytest.mark.parametrize("asker", [MACHINE, viewer(Role.ADMIN)], ids=["machine", "admin"])
