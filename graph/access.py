@@ -54,7 +54,7 @@ def core_of(schema: strawberry.Schema) -> GraphQLSchema:
 def undeclared_fields(schema: strawberry.Schema) -> list[str]:
     """The root fields without a rule, as `Query.field`; a test keeps this empty."""
     roots = _roots(core_of(schema))
-    return [f"{root.name}.{name}" for root in roots for name, field in root.fields.items() if _rule_of(field) is None]
+    return [f"{root.name}.{name}" for root in roots for name, field in root.fields.items() if rule_of(field) is None]
 
 
 def guard(schema: GraphQLSchema) -> None:
@@ -64,7 +64,7 @@ def guard(schema: GraphQLSchema) -> None:
         if not isinstance(kind, GraphQLObjectType) or kind.name.startswith("__"):
             continue
         for name, field in kind.fields.items():
-            rule = _rule_of(field)
+            rule = rule_of(field)
             if (rule or kind in roots) and "access_guarded" not in field.extensions:
                 _close(field, rule, name)
 
@@ -87,8 +87,14 @@ def _roots(schema: GraphQLSchema) -> Iterator[GraphQLObjectType]:
     yield from (root for root in (schema.query_type, schema.mutation_type, schema.subscription_type) if root)
 
 
-def _rule_of(field: GraphQLField) -> Rule | None:
+def rule_of(field: GraphQLField) -> Rule | None:
+    """The rule declared at a field."""
+    rule = getattr(resolver_of(field), "access_rule", None)
+    return rule if isinstance(rule, Rule) else None
+
+
+def resolver_of(field: GraphQLField) -> Callable[..., Any] | None:
+    """The function that was written as the field's resolver, with what decorators declared on it."""
     definition = field.extensions.get("strawberry-definition")
     resolver = getattr(definition, "base_resolver", None)
-    rule = getattr(getattr(resolver, "wrapped_func", None), "access_rule", None)
-    return rule if isinstance(rule, Rule) else None
+    return getattr(resolver, "wrapped_func", None)

@@ -1,9 +1,9 @@
 """From the text of a document to its answer: guarded, validated and cached once, executed many times."""
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import isawaitable
 from typing import Any
 
@@ -29,6 +29,7 @@ from graphql.execution import (
 
 from graph import access, complexity
 from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, request_errors
+from graph.compiled import Compiler, Mutation, Replay, Subscription, Tally
 from graph.complexity import CHARACTERS_MAX, COMMENTS_MAX, TOKENS_MAX, too_complex
 from graph.refusal import ErrorCode
 from graph.request import Context
@@ -49,6 +50,8 @@ class Plan:
     title: str  # such as "query Dashboard": the caller's name, else the first field's
     root: str  # such as "query classroom": words of the schema only, so that there are few
     has_dashboard: bool
+    mutation: Mutation | None = None  # compiled, where it is of a known shape
+    subscription: Subscription | None = None
 
     @property
     def kind(self) -> OperationType:
@@ -83,6 +86,8 @@ class Documents:
         access.guard(self._schema)
         self._excuse = excuse
         self._hides_suggestions = not with_suggestions
+        self._compiler = Compiler(self._schema)
+        self.tally = Tally()
         self._plans: OrderedDict[tuple[str, str | None], Plan] = OrderedDict()
         self._characters = 0
 
@@ -99,13 +104,27 @@ class Documents:
         errors = validate(self._schema, document, max_errors=ERRORS_MAX - 1, hide_suggestions=self._hides_suggestions)
         if errors:
             raise Malformed(request_errors(errors, ErrorCode.GRAPHQL_VALIDATION_FAILED))
-        plan = _planned(document, operation)
+        plan = replace(
+            _planned(document, operation),
+            mutation=self._compiler.mutation(document, operation),
+            subscription=self._compiler.subscription(document, operation),
+        )
         self._remember(key, plan)
         return plan
 
     async def execute(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
         """Run a query or a mutation."""
-        executor = self._executor(plan, variables, context)
+        outcome = await plan.mutation.run(variables, context) if plan.mutation else None
+        if isinstance(outcome, dict):
+            self.tally.compiled += 1
+            return Answer((), outcome, is_executed=True)
+        self.tally.reference += 1
+        return await self._walk(plan, variables, context, outcome)
+
+    async def _walk(
+        self, plan: Plan, variables: dict[str, Any], context: Context, replay: Replay | None = None
+    ) -> Answer:
+        executor = self._executor(plan, variables, context, replay)
         if isinstance(executor, Answer):
             return executor
         try:
@@ -127,12 +146,26 @@ class Documents:
             if isinstance(source, ExecutionResult):
                 yield Answer(executed(source, context.correlation_id, self._excuse).errors)
                 return
-            events = map_source_to_response_event(executor, source, _renewing(context))
+            events = map_source_to_response_event(executor, source, self._delivery(plan.subscription, context))
             async with aclosing(events):
                 async for result in events:
                     yield executed(result, context.correlation_id, self._excuse)
         except Exception as error:  # the outermost edge of every source of events
             yield failed(error, context.correlation_id, self._excuse)
+
+    def _delivery(self, compiled: Subscription | None, context: Context) -> Callable[[Executor[Any]], Any]:
+        """How one event becomes a response: by its shape, where it has one and fits it."""
+
+        def deliver(executor: Executor[Any]) -> Any:
+            context.renew()
+            shown = compiled.shown(executor.root_value) if compiled else None
+            if shown is None:
+                self.tally.reference += 1
+                return execute_subscription_event(executor)
+            self.tally.compiled += 1
+            return ExecutionResult(shown, None)
+
+        return deliver
 
     def _parse(self, text: str) -> DocumentNode:
         if len(text) > CHARACTERS_MAX:
@@ -153,7 +186,9 @@ class Documents:
             (text, _), _ = self._plans.popitem(last=False)
             self._characters -= len(text)
 
-    def _executor(self, plan: Plan, variables: dict[str, Any], context: Context) -> Executor[Any] | Answer:
+    def _executor(
+        self, plan: Plan, variables: dict[str, Any], context: Context, replay: Replay | None = None
+    ) -> Executor[Any] | Answer:
         built = Executor.build(
             self._schema,
             plan.document,
@@ -161,6 +196,7 @@ class Documents:
             raw_variable_values=variables,
             operation_name=plan.name,
             max_coercion_errors=ERRORS_MAX - 1,
+            middleware=[replay] if replay else None,
             hide_suggestions=self._hides_suggestions,
         )
         return request_errors(built, ErrorCode.BAD_INPUT) if isinstance(built, list) else built
@@ -198,11 +234,3 @@ def _has_dashboard(node: Any) -> bool:
     if isinstance(node, FieldNode) and node.name.value == "dashboard":
         return True
     return selection_set is not None and any(_has_dashboard(child) for child in selection_set.selections)
-
-
-def _renewing(context: Context) -> Any:
-    def deliver(executor: Executor[Any]) -> Any:
-        context.renew()
-        return execute_subscription_event(executor)
-
-    return deliver

@@ -11,6 +11,7 @@ from db.evidence import Answer
 from db.pool import COLLIDED, tenant_transaction
 from db.recorder import Overloaded
 from graph.access import allow
+from graph.compiled import straight
 from graph.event_inputs import RecordEventInput, RecordEventsInput, VoidEventInput, event_of
 from graph.receipts import (
     RecordEventPayload,
@@ -36,6 +37,22 @@ from rules.voids import void_of
 EVENTS_MAX = 1_000  # 003-59
 
 
+async def _told_one(context: Context, input: RecordEventInput) -> RecordEventPayload:
+    """One event; `input` may be any object with the attributes of the class."""
+    (result,) = await _recorded(context, [event_of(input)])
+    return result
+
+
+async def _told_many(context: Context, input: RecordEventsInput) -> RecordEventsPayload:
+    """A batch; `input` likewise."""
+    problem = _misfit(len(input.events))
+    if problem:
+        return RecordEventsPayload(results=[], seq=None, errors=errors_of([problem]))
+    results = await _recorded(context, [event_of(event, input.lane) for event in input.events])
+    seq = max((result.seq for result in results if result.seq is not None), default=None)
+    return RecordEventsPayload(results=results, seq=seq, errors=[])
+
+
 @strawberry.type
 class RecordingMutation:
     """What happened, told once. The answer means stored, not yet counted."""
@@ -45,32 +62,28 @@ class RecordingMutation:
         "sending the same event again is harmless."
     )
     @allow(Role.STUDENT, Role.TEACHER, Role.ADMIN, scope=Scope.INGEST)
+    @straight(_told_one)
     async def record_event(
         self,
         info: Info,
         input: Annotated[RecordEventInput, strawberry.argument(description="The event.")],
     ) -> RecordEventPayload:
         """Students tell about themselves, teachers about their classes, machines and admins about anyone."""
-        (result,) = await _recorded(info.context, [event_of(input)])
-        return result
+        return await _told_one(info.context, input)
 
     @strawberry.field(
         description="Record up to 1,000 learning events. Each has its own result: one that is wrong or in conflict "
         "never turns the others away."
     )
     @allow(Role.TEACHER, Role.ADMIN, scope=Scope.INGEST)
+    @straight(_told_many)
     async def record_events(
         self,
         info: Info,
         input: Annotated[RecordEventsInput, strawberry.argument(description="The events, and how urgent they are.")],
     ) -> RecordEventsPayload:
         """All events of a batch share one commit, with whatever else arrives for the tenant."""
-        problem = _misfit(len(input.events))
-        if problem:
-            return RecordEventsPayload(results=[], seq=None, errors=errors_of([problem]))
-        results = await _recorded(info.context, [event_of(event, input.lane) for event in input.events])
-        seq = max((result.seq for result in results if result.seq is not None), default=None)
-        return RecordEventsPayload(results=results, seq=seq, errors=[])
+        return await _told_many(info.context, input)
 
     @strawberry.field(
         description="Take a recorded event out of every calculation, for good; it stays in the log. The same event may "

@@ -48,6 +48,7 @@ class Workplace:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     tracer: Tracer = UNTRACED
     _busy: dict[Shard, bool] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _slots: asyncio.Semaphore = field(init=False)
     drain: Drain = field(init=False)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,14 +101,23 @@ class Workplace:
         return self.stop.is_set()
 
     async def run_job(self, context: dict[str, Any], tenant: int, shard: int) -> None:
-        """What arq calls: the mark goes first, so that rows committed from now on wake another job."""
+        """What arq calls: the mark goes first, so that rows committed from now on wake another job.
+
+        The drain is a task of its own: while rows keep coming it outlives what any job may take, and arq, which cancels
+        jobs when Redis is away, must not cancel a fold.
+        """
+        await self.waker.clear(tenant, shard)
+        task = asyncio.create_task(self._drain_told(tenant, shard))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain_told(self, tenant: int, shard: int) -> None:
         try:
-            await self.waker.clear(tenant, shard)
             await self.drain_shard(tenant, shard)
         except LOST as error:
             log.warning("postgres_away", extra={"error": type(error).__name__})
         except Exception:
-            log.exception("drain_failed")  # never into arq: a failed job's id stays taken; the sweep comes round
+            log.exception("drain_failed")  # the sweep comes round
 
 
 async def run_worker(workplace: Workplace) -> None:

@@ -31,12 +31,14 @@ from server.settings import Settings
 STEPS = {
     "api": (
         ("read JSON", "graph.http", "decode"),
+        ("variables to structs", "graph.compiled", "Mutation.given"),
         ("variables to inputs", "graph.documents", "Documents._executor"),
         ("inputs to classes", "strawberry.schema.schema_converter", "convert_arguments"),
         ("classes to events", "graph.recording", "event_of"),
         ("judge and validate", "graph.recording", "_judged"),
         ("columns of the record statement", "db.evidence", "_columns"),
         ("results to payloads", "graph.recording", "answered"),
+        ("payloads to answers", "graph.compiled", "Mutation.shown"),
         ("write JSON", "graph.http", "_response"),
     ),
     "worker": (

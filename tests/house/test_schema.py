@@ -20,7 +20,7 @@ from graphql import (
 )
 
 from graph import nodes
-from graph.access import _rule_of, core_of, undeclared_fields
+from graph.access import core_of, rule_of, undeclared_fields
 from graph.schema import schema, sdl
 from rules.access import FIELD_ROLES, INTEGRATOR_SCOPES, Role, Scope
 
@@ -112,7 +112,7 @@ def operations() -> Iterator[tuple[str, GraphQLField, str]]:
         kind = CORE.type_map[type_name]
         assert isinstance(kind, GraphQLObjectType)
         for name, field in kind.fields.items():
-            if field.args or _rule_of(field) is not None or f"{root_name}.{name}" in LISTED:
+            if field.args or rule_of(field) is not None or f"{root_name}.{name}" in LISTED:
                 yield f"{root_name}.{name}", field, root_name
 
 
@@ -144,7 +144,7 @@ def test_each_operation_lets_in_whom_the_rules_say() -> None:
     found: dict[str, object] = {}
     expected: dict[str, object] = {}
     for name, field, root in operations():
-        rule = _rule_of(field)
+        rule = rule_of(field)
         if rule is None:  # whoever may use its root may use it
             found[name], expected[name] = LISTED[root], LISTED.get(name, LISTED[root])
             continue

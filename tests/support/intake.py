@@ -86,6 +86,7 @@ class Door:
     http: httpx.AsyncClient
     pool: Pool
     recorder: Recorder
+    documents: Documents
 
     async def tenant(self) -> "Intake":
         """A tenant of its own for one test: class 7b with the pupils s1 and s2 and the teacher t1."""
@@ -174,9 +175,8 @@ async def intake_served(
     recorder = Recorder(pool, clock=clock, wake=wake, live=live)
     engine = Engine(clock=clock, pool=pool, recorder=recorder, wake=wake, live=live)
     authenticate = Identity(SharedSecret(SECRET), clock=clock).viewer_of
-    http = GraphQLHTTP(
-        documents=Documents(SCHEMA, excuse=excuse), engine=engine, authenticate=authenticate, gate=Gate(places=100)
-    )
+    documents = Documents(SCHEMA, excuse=excuse)
+    http = GraphQLHTTP(documents=documents, engine=engine, authenticate=authenticate, gate=Gate(places=100))
     server = _Server(
         uvicorn.Config(Starlette(routes=[Route("/graphql", http)]), **UVICORN, lifespan="off", log_config=None)
     )
@@ -185,7 +185,7 @@ async def intake_served(
     await server.ready.wait()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
         try:
-            yield Door(client, pool, recorder)
+            yield Door(client, pool, recorder, documents)
         finally:
             server.should_exit = True
             await running

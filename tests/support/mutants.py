@@ -222,6 +222,22 @@ MUTANTS = (
         (("jobs/fold.py", "raise Unfoldable(ordered[bad - 1]) from error", "raise"),),
         ("tests/jobs/test_drain.py",),
     ),
+    *(
+        Mutant(f"compiled: {name}", ((file, old, new),), ("tests/graph/test_compiled.py",))
+        for name, file, old, new in (
+            ("unknown field taken", "graph/decoding.py", "forbid_unknown_fields=True", "forbid_unknown_fields=False"),
+            ("unbounded Int", "graph/decoding.py", "(Annotated[int, msgspec.Meta(ge=INT_MIN, le=INT_MAX)], None)", "(int, None)"),
+            ("unbounded Float", "graph/decoding.py", "(Annotated[float, msgspec.Meta(gt=-EXACT_BELOW, lt=EXACT_BELOW)], None)", "(float, None)"),
+            ("ID left a number", "graph/decoding.py", "(str | int, str)", "(str | int, None)"),
+            ("null out of place", "graph/shapes.py", "            elif is_required:\n                raise _Unshaped\n", ""),
+            ("null within a list", "graph/shapes.py", "        if is_required and None in value:\n            raise _Unshaped\n", ""),
+            ("object of another class", "graph/shapes.py", "        if source.__class__ is not expected:\n            raise _Unshaped\n", ""),
+            ("guarded field", "graph/shapes.py", ' or "access_guarded" in field.extensions', ""),
+            ("directive ignored", "graph/shapes.py", "        if node.directives:\n            raise _Unknown\n", ""),
+            ("rule not asked", "graph/compiled.py", "        if not self.rule.admits(context.viewer):\n            return None\n", ""),
+            ("told twice", "graph/compiled.py", "return outcome if info.path.prev is None else", "return"),
+        )
+    ),
 )  # fmt: skip
 
 
