@@ -17,7 +17,7 @@ APP_ROLE = "sightline_app"  # may add to the log, never change it
 COMMAND_SECONDS = 2.5  # no answer within this: the server is frozen, the connection is given up
 ACQUIRE_SECONDS = 1.0
 READ_STATEMENT_MS = 2_000  # 003-41
-WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (HOUSE 4, Locks)
+WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (docs/architecture.md, Locks)
 
 LOST = (
     asyncpg.PostgresConnectionError,

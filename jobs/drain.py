@@ -21,7 +21,7 @@ from rules.evidence import LearningEvent
 log = logging.getLogger(__name__)
 
 CLAIM_ROWS_MAX = 5_000  # 000-08
-FOLD_MS = 3_000  # transaction_timeout: what a frozen worker may hold others up (HOUSE 4, Locks)
+FOLD_MS = 3_000  # transaction_timeout: what a frozen worker may hold others up (docs/architecture.md, Locks)
 LOST_SHRINK = 16
 SINGLE_FOLD_MS = 30_000  # one event alone may need a long history; nothing else waits inside its transaction
 AGED = timedelta(seconds=1)  # ten times the way of an event: rows that wait longer may be what a worker died of
