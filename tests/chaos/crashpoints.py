@@ -129,7 +129,8 @@ async def site(servers: EmbeddedServers) -> AsyncIterator[Site]:
     await migrate(url)
     await make_partitions(url, first_day=date(2026, 3, 1), months=2)
     owner, pool = await asyncpg.connect(url), await open_pool(url, size_max=3)
-    live, wake = open_live(servers.addresses.redis_url), Wake(Waker(servers.addresses.redis_url))
+    live, waker = open_live(servers.addresses.redis_url), Waker(servers.addresses.redis_url)
+    wake = Wake(waker)
     try:
         made = Site(url, owner, pool, live, wake, await _columns(owner))
         for waiting in (False, True):
@@ -141,6 +142,7 @@ async def site(servers: EmbeddedServers) -> AsyncIterator[Site]:
         yield made
     finally:
         await wake.aclose()
+        await waker.aclose()
         await live.aclose()
         await pool.close()
         await owner.close()

@@ -65,14 +65,24 @@ class Wiretap:
     answers: int = 0
     has_cut: asyncio.Event = field(default_factory=asyncio.Event)
     _lines: list[_Line] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _is_over: bool = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass one connection on."""
-        if self.has_cut.is_set() and self.is_fatal:
+        """Pass one connection on, unless its process is dead."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            from_server, to_server = await asyncio.open_unix_connection(str(self.server))
+        except OSError:
             writer.transport.abort()
             return
-        from_server, to_server = await asyncio.open_unix_connection(str(self.server))
         line = _Line(writer, to_server)
+        if self._is_over or (self.has_cut.is_set() and self.is_fatal):
+            line.drop()
+            return
         self._lines.append(line)
         try:
             async with asyncio.TaskGroup() as group:
@@ -129,6 +139,13 @@ class Wiretap:
         for line in self._lines:
             line.drop()
 
+    async def aclose(self) -> None:
+        """Drop what is left, and wait until it is gone."""
+        self._is_over = True
+        for line in self._lines:
+            line.drop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
 
 async def _body(reader: asyncio.StreamReader) -> bytes:
     length = await reader.readexactly(4)
@@ -149,5 +166,5 @@ async def tapped(database_url: str, cut: Cut | None = None, *, is_fatal: bool = 
         try:
             yield tap
         finally:
-            tap._drop_all()
             server.close()
+            await tap.aclose()
