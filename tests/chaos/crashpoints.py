@@ -20,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from db.evidence import Answer
+from db.facts import LOG_OF_STUDENTS
 from db.live import Live, open_live
 from db.migrate import make_partitions, migrate
 from db.outbox import shard_of
@@ -253,7 +254,9 @@ async def whole(place: Site, conversation: Conversation) -> Whole:
         Counter(await place.rows(KEYS, tenant)),
     )
     assert not still, still
+    replays = any(LOG_OF_STUDENTS.encode() in message for message in tap.prepared)
     assert conversation.sends or told, "expected a flag to be raised by the batch"
+    assert conversation.sends or replays, "expected a view to be replayed from the log"
     assert await drift(place.pool, tenant, now=LATER) == []
     return found
 

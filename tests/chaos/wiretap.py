@@ -13,7 +13,7 @@ from tests.support.folders import reachable_folder
 
 SOCKET = ".s.PGSQL.5432"
 CANCEL_REQUEST = 80877102
-FLUSH = ord("H")
+FLUSH, PARSE = ord("H"), ord("P")
 STARTUP = 0  # the first message has no type; its length begins with a zero
 ENDS_A_TURN = frozenset((STARTUP, *b"QSH"))  # also Query, Sync, Flush: now the server has its say
 GOODBYE = ord("X")
@@ -63,6 +63,7 @@ class Wiretap:
     on_cut: Callable[[], None] = lambda: None
     requests: list[bool] = field(default_factory=list)  # each message of the client: whether it begins a turn
     answers: int = 0
+    prepared: list[bytes] = field(default_factory=list)  # the statements, in the messages that brought them
     has_cut: asyncio.Event = field(default_factory=asyncio.Event)
     _lines: list[_Line] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -102,6 +103,8 @@ class Wiretap:
                     self.requests.append(begins_a_turn)
                     if self._is_at(Side.REQUEST, len(self.requests)):
                         return self._drop_all()
+                if message[0] == PARSE:
+                    self.prepared.append(message)
                 line.is_flush = message[0] == FLUSH
                 begins_a_turn = message[0] in ENDS_A_TURN
                 line.to_server.write(message)
