@@ -1,6 +1,6 @@
 # Sightline: `make demo` shows it, `make test` proves it. Everything runs from .venv, which the first target makes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test node-packages conformance lint verify features schema schema-check bench chaos lock clean
+.PHONY: help demo test node-packages conformance lint verify features schema schema-check bench chaos crashpoints lock clean
 
 # A pyenv shim named python3.11 may exist without a Python behind it, so it is tried, not looked up.
 PYTHON ?= $(shell python3.11 -c pass 2>/dev/null && echo python3.11 || echo python3)
@@ -59,6 +59,9 @@ bench: $(READY) ## measure; prints figures
 
 chaos: $(READY) ## break things for minutes; SEEDS, FAULTS, one SEED to replay, or BREAK=a wrong design
 	@exec $(RUN) -m tests.chaos $(SEED:%=--seed %) $(SEEDS:%=--seeds %) $(FAULTS:%=--faults %) $(BREAK:%=--break %)
+
+crashpoints: $(READY) ## cut a worker and an api at every message to Postgres; BREAK=a wrong design
+	@exec $(RUN) -m tests.chaos crashpoints $(BREAK:%=--break %)
 
 # No host name and no path of this machine goes into the lock; `uv` is any recent one on the PATH.
 LOCK := uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

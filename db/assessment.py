@@ -83,12 +83,16 @@ where a.tenant = $1 and a.classroom = any($2::text[]) and a.due_at is not null
 
 # When an enrolment begins or ends by itself: the class's next assessment, if nothing comes before.
 NEXT_ROSTER_DAY = """
-select n.classroom, min(d.day) as day
-from enrollment n
-join unnest($2::text[], $3::date[]) as w (classroom, today) on n.classroom = w.classroom
+select w.classroom, min(d.day) as day
+from unnest($2::text[], $3::date[]) as w (classroom, today)
+cross join lateral (  -- one look for each class, and `offset 0` so that it stays so: see db.projection
+    select * from enrollment m
+    where m.tenant = $1 and m.classroom = w.classroom and m.role = 'STUDENT'
+    offset 0
+) n
 cross join lateral (values (n.started), (n.ended)) as d (day)
-where n.tenant = $1 and n.role = 'STUDENT' and d.day > w.today
-group by n.classroom
+where d.day > w.today
+group by w.classroom
 """
 
 FLAGS = """

@@ -205,9 +205,12 @@ limit $9
 FLAGS_BY_KEYS = """
 select f.classroom, f.student, f.reason, f.severity, f.raised_at, f.evidence, f.clears_when
 from unnest($2::text[], $3::text[], $4::text[]) as w (classroom, student, reason)
-join risk_flag f
-    on f.tenant = $1 and f.classroom = w.classroom and f.student = w.student and f.reason = w.reason
-where f.tenant = $1 and f.severity is not null
+cross join lateral (  -- one look for each key, and `offset 0` so that it stays so: see db.projection
+    select * from risk_flag k
+    where k.tenant = $1 and k.classroom = w.classroom and k.student = w.student and k.reason = w.reason
+    offset 0
+) f
+where f.severity is not null
 """
 
 FIRST_FLAG = (-100, "", "")

@@ -49,8 +49,7 @@ select s.student from (
     union
     select e.person from enrollment e where e.tenant = $1 and e.classroom = $2 and e.role = 'STUDENT'
 ) s
-join student r on r.tenant = $1 and r.student = s.student
-where r.tenant = $1
+where exists (select from student r where r.tenant = $1 and r.student = s.student offset 0)
 order by s.student
 """
 

@@ -147,11 +147,12 @@ async def conflicts_of(
     return [ConflictRow(**row) for row in rows]
 
 
+# `offset 0`: else the whole roster of the tenant is read and hashed for one page.
 UNROSTERED = """
 select u.seq, u.source, u.event_id, u.student, u.classroom, u.received_at,
-    exists (select from student s where s.tenant = $1 and s.student = u.student) as knows_student,
+    exists (select from student s where s.tenant = $1 and s.student = u.student offset 0) as knows_student,
     u.classroom = '' or exists (
-        select from classroom c where c.tenant = $1 and c.classroom = u.classroom
+        select from classroom c where c.tenant = $1 and c.classroom = u.classroom offset 0
     ) as knows_classroom
 from unrostered u
 where u.tenant = $1 and ($2::text[] is null or u.source = any($2)) and u.seq > $3
@@ -213,7 +214,7 @@ where c.tenant = $1 and ($2::text[] is null or c.source = any($2)) and c.seq > $
         )
         else not exists (
             select from event_key k
-            where k.tenant = $1 and k.source = c.target_source and k.event_id = c.target_event_id
+            where k.tenant = $1 and k.source = c.target_source and k.event_id = c.target_event_id offset 0
         )
     end
 order by c.seq

@@ -42,10 +42,11 @@ select json_build_object(
             )
         )), '[]')
         from asked a
-        join classroom c on c.tenant = $1 and c.classroom = a.classroom
+        cross join lateral (  -- one look for each class, and `offset 0` so that it stays so: see db.projection
+            select * from classroom k where k.tenant = $1 and k.classroom = a.classroom offset 0
+        ) c
         join tenant t on t.tenant = $1
         left join school s on s.tenant = $1 and s.school = c.school
-        where c.tenant = $1
     ),
     'students', (
         select coalesce(json_agg(s.student), '[]') from student s where s.tenant = $1 and s.student = any($4::text[])

@@ -11,11 +11,14 @@ select $1, w.* from unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6:
 on conflict (tenant, seq) do nothing
 """
 
+# `offset 0`: else the whole roster of the tenant is read and hashed for each batch.
 BIND = """
 delete from unrostered u
 where u.tenant = $1 and u.student = any($2::text[])
-    and exists (select from student s where s.tenant = $1 and s.student = u.student)
-    and (u.classroom = '' or exists (select from classroom c where c.tenant = $1 and c.classroom = u.classroom))
+    and exists (select from student s where s.tenant = $1 and s.student = u.student offset 0)
+    and (u.classroom = '' or exists (
+        select from classroom c where c.tenant = $1 and c.classroom = u.classroom offset 0
+    ))
 """
 
 

@@ -84,6 +84,57 @@ BREAKS = {
             ),
         ),
     ),
+    "answer-before-commit": Break(
+        # The commit leaves in the same turn of the loop and overtakes the answer: only a crash point fits between.
+        "senders are answered at the insert, just before the COMMIT is sent",
+        (
+            (
+                "db/recorder.py",
+                "await self._record_durably(tenant, submissions, recorded_by, traceparent)\n",
+                "await self._record_durably(tenant, submissions, recorded_by, traceparent, calls)\n",
+            ),
+            (
+                "db/recorder.py",
+                "recorded_by: Sequence[str], traceparent: str | None\n    ) -> list[Answer]:",
+                "recorded_by: Sequence[str], traceparent: str | None,\n        calls: Sequence[_Call],\n"
+                "    ) -> list[Answer]:",
+            ),
+            (
+                "db/recorder.py",
+                "                    return await record_all(\n",
+                "                    answers = await record_all(\n",
+            ),
+            (
+                "db/recorder.py",
+                "                        traceparent=traceparent,\n                    )\n",
+                "                        traceparent=traceparent,\n                    )\n"
+                "                    start = 0\n"
+                "                    for call in calls:\n"
+                "                        end = start + len(call.submissions)\n"
+                "                        if not call.answered.done():\n"
+                "                            call.answered.set_result(answers[start:end])\n"
+                "                        start = end\n"
+                "                    return answers\n",
+            ),
+        ),
+    ),
+    "late-delete": Break(
+        "outbox rows are deleted in a transaction after the fold's, and nobody looks whether they are folded already",
+        (
+            (
+                "jobs/drain.py",
+                "                    await outbox.delete(connection, tenant, rows)\n"
+                "                    if attempt.token:\n",
+                "                    await connection.execute(\n"
+                "                        f\"COMMIT; BEGIN; SET LOCAL sightline.tenant = '{tenant:d}'\"\n"
+                "                    )\n"
+                "                    await outbox.delete(connection, tenant, rows)\n"
+                "                    if attempt.token:\n",
+            ),
+            ("rules/outcome.py", "any(event.key <= last for event in events)", "not events"),
+            ("rules/outcome.py", "if last is not None and key <= last:", "if last is None and not events:"),
+        ),
+    ),
     "no-row-locks": Break(
         "a fold reads classes and students without locking them",
         (

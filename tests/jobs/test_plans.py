@@ -87,7 +87,7 @@ PLACES = {
 _numbers = count(1)
 
 
-async def filled(server_url: str, knowledge: str) -> str:
+async def filled(server_url: str, knowledge: str, *, events: int = 50_000) -> str:
     """A database of its own with a backlog; `knowledge` says when its tables were analyzed."""
     name = f"plans_{next(_numbers)}"
     owner = await asyncpg.connect(server_url)
@@ -102,7 +102,7 @@ async def filled(server_url: str, knowledge: str) -> str:
             await connection.execute(f"alter table {table} set (autovacuum_enabled = false)")
         if knowledge == "analyzed empty":
             await connection.execute("analyze")
-        for statement in FILL.split(";")[:-1]:
+        for statement in FILL.replace("50000", str(events)).split(";")[:-1]:
             await connection.execute(
                 statement.replace("$1", f"timestamptz '{AT}'").replace("$2", f"timestamptz '{RECEIVED}'")
             )
