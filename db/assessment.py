@@ -16,6 +16,18 @@ from rules.risk import FlagMemory, Reason, RiskFlag, Severity, Transition
 
 FlagKey = tuple[str, Reason]
 
+# What is new is added before anything is locked: the other way round, two folds deadlock where one of them sees a row
+# as new that the other already finds there.
+NEW_CLASSROOMS = """
+select w.classroom from unnest($2::text[]) as w (classroom)
+where not exists (select from classroom_state c where c.tenant = $1 and c.classroom = w.classroom offset 0)
+"""
+
+NEW_STUDENTS = """
+select w.student from unnest($2::text[]) as w (student)
+where not exists (select from student_state s where s.tenant = $1 and s.student = w.student offset 0)
+"""
+
 LOCK_CLASSROOMS = """
 select classroom, change_no, risk_no, assessed_at from classroom_state
 where tenant = $1 and classroom = any($2::text[])
@@ -158,20 +170,18 @@ class ClassOutcome:
 async def lock_classrooms(connection: Connection, tenant: int, classrooms: Iterable[str]) -> dict[str, Counters]:
     """Lock these classes' state rows in key order, making those that are new; the first of the two kinds of locks."""
     wanted = sorted(classrooms)
+    if new := await connection.fetch(NEW_CLASSROOMS, tenant, wanted):
+        await connection.execute(ADD_CLASSROOMS, tenant, [row["classroom"] for row in new])
     rows = await connection.fetch(LOCK_CLASSROOMS, tenant, wanted)
-    if len(rows) < len(wanted):
-        await connection.execute(ADD_CLASSROOMS, tenant, wanted)
-        rows = await connection.fetch(LOCK_CLASSROOMS, tenant, wanted)
     return {row["classroom"]: Counters(row["change_no"], row["risk_no"], row["assessed_at"]) for row in rows}
 
 
 async def lock_students(connection: Connection, tenant: int, students: Iterable[str]) -> dict[str, int]:
     """Lock these students' state rows in key order, after the classes; returns their change numbers."""
     wanted = sorted(students)
+    if new := await connection.fetch(NEW_STUDENTS, tenant, wanted):
+        await connection.execute(ADD_STUDENTS, tenant, [row["student"] for row in new])
     rows = await connection.fetch(LOCK_STUDENTS, tenant, wanted)
-    if len(rows) < len(wanted):
-        await connection.execute(ADD_STUDENTS, tenant, wanted)
-        rows = await connection.fetch(LOCK_STUDENTS, tenant, wanted)
     return {row["student"]: row["change_no"] for row in rows}
 
 

@@ -20,7 +20,7 @@ ACQUIRE_SECONDS = 1.0
 BEGIN_SECONDS = 1.0  # a BEGIN does nothing, so silence means a frozen server sooner than with other commands
 ROLLBACK_SECONDS = 0.25
 READ_STATEMENT_MS = 2_000  # 003-41
-WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (HOUSE 4, Locks)
+WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (docs/architecture.md, Locks)
 
 LOST = (
     asyncpg.PostgresConnectionError,

@@ -1,6 +1,6 @@
 """Wake-ups: a hint to the workers that a shard has waiting rows; losing one costs time, never an event.
 
-The generation design (RELIABILITY, Design W): the job id holds the shard's generation, and the job increments it
+By generations: the job id holds the shard's generation, and the job increments it
 before its first read, so an enqueue that collides with a job of the same generation is never needed.
 """
 

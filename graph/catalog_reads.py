@@ -24,7 +24,7 @@ CONCEPT_ORDER = Keyset("concepts", (str,))
 
 @strawberry.enum(description="What a tenant calls an entry of its catalog.")
 class ConceptKind(Enum):
-    """The words of FEATURES, Conventions."""
+    """The words of the catalog (001-06)."""
 
     STANDARD = strawberry.enum_value("STANDARD", description="A standard of a curriculum.")
     TOPIC = strawberry.enum_value("TOPIC", description="A topic that is taught.")

@@ -21,7 +21,7 @@ from rules.evidence import LearningEvent
 log = logging.getLogger(__name__)
 
 CLAIM_ROWS_MAX = 5_000  # 000-08
-FOLD_MS = 3_000  # transaction_timeout: what a frozen worker may hold others up (HOUSE 4, Locks)
+FOLD_MS = 3_000  # transaction_timeout: what a frozen worker may hold others up (docs/architecture.md, Locks)
 LOST_SHRINK = 16
 SINGLE_FOLD_MS = 30_000  # one event alone may need a long history; nothing else waits inside its transaction
 AGED = timedelta(seconds=1)  # ten times the way of an event: rows that wait longer may be what a worker died of
@@ -88,7 +88,7 @@ class Drain:
     live: Live
     tracer: Tracer = UNTRACED
     folded: Folded = field(default_factory=Folded)
-    _loose: list[tuple[int, int, str]] = field(default_factory=list)  # notes that could not be taken back yet
+    _loose: set[tuple[int, int, str]] = field(default_factory=set)  # notes that could not be taken back yet
 
     async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
         """Fold until nothing claimable waits in the shard; returns the rows folded.
@@ -189,7 +189,7 @@ class Drain:
             return Attempt(claimed)
         for loose in list(self._loose):
             await claims.take_back(self.pool, loose[0], loose[1], token=loose[2])
-            self._loose.remove(loose)
+            self._loose.discard(loose)  # the drain of another shard may have been faster
         seqs = [row.seq for row in claimed]
         left = await claims.left_at(connection, tenant, shard, first=min(seqs), last=max(seqs))
         fatal = {one.first: one.attempts for one in left if one.is_of_one}
@@ -213,10 +213,10 @@ class Drain:
 
     async def _take_back(self, tenant: int, shard: int, token: str) -> None:
         """We are alive, so the attempt killed nobody."""
-        self._loose.append((tenant, shard, token))
+        self._loose.add((tenant, shard, token))
         with suppress(*LOST):
             await claims.take_back(self.pool, tenant, shard, token=token)
-            self._loose.remove((tenant, shard, token))
+            self._loose.discard((tenant, shard, token))
 
     async def _fold(self, connection: Connection, tenant: int, batch: Batch) -> Moved:
         """Fold a batch; raises Unfolded for what is neither a collision, a lost connection nor one event's fault."""

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 ARQ_REDIS_SECONDS = 1.0  # a frozen Redis ends arq's worker, which is started again
 POLL_SECONDS = 0.02  # arq's default of 0.5 s would be most of the way from event to screen
 JOB_SECONDS = 30
-ARQ_RESTART_SECONDS = 0.5  # any Redis error ends arq's worker (RELIABILITY, A9)
+ARQ_RESTART_SECONDS = 0.5  # any Redis error ends arq's worker
 REST_SECONDS_MIN = 0.01
 REST_SECONDS_MAX = 0.05
 CANCELS_MAX = 20
@@ -134,7 +134,7 @@ async def run_worker(workplace: Workplace) -> None:
     await working
     await workplace.until_idle()
     for _ in range(CANCELS_MAX):
-        arq.cancel()  # again and again: a redis command that is just answered swallows one (RELIABILITY, section 2)
+        arq.cancel()  # again and again: a redis command that is just answered swallows one
         if (await asyncio.wait({arq}, timeout=CANCEL_SECONDS))[0]:
             break
 

@@ -273,7 +273,7 @@ _SUBSCRIPTIONS = {
 FIELD_ROLES: Mapping[str, frozenset[Role]] = MappingProxyType(
     {name: _roles(letters) for name, letters in {**_QUERIES, **_MUTATIONS, **_SUBSCRIPTIONS}.items()}
 )
-"""Who may use which operation (FEATURES, Operations index); a field of a type is written `type.field`."""
+"""Who may use which operation (003-29); a field of a type is written `type.field`."""
 
 _INGEST = frozenset({Scope.INGEST})
 _ROSTER = frozenset({Scope.ROSTER})

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 
 class Kind(StrEnum):
-    """The canonical event types (FEATURES, Conventions)."""
+    """The canonical event types (000-04)."""
 
     ASSIGNMENT_ASSIGNED = "ASSIGNMENT_ASSIGNED"
     SUBMISSION_CREATED = "SUBMISSION_CREATED"

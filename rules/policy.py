@@ -7,7 +7,7 @@ MILLION = 1_000_000  # every ratio, rate and threshold is an integer of milliont
 
 
 class Model(StrEnum):
-    """How evidence becomes a score (FEATURES, Definition A)."""
+    """How evidence becomes a score (Definition A)."""
 
     DECAYING_AVERAGE = "DECAYING_AVERAGE"
     SUCCESS_RATIO = "SUCCESS_RATIO"

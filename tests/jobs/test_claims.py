@@ -13,6 +13,7 @@ import pytest
 
 from db import claims
 from db.live import Live
+from db.outbox import SHARDS
 from db.pool import Connection, Pool
 from jobs import drain as drain_module
 from jobs import fold as fold_module
@@ -253,3 +254,17 @@ async def test_real_workers_killed_by_an_event_hold_its_neighbours_up_for_five_s
     assert 0 < neighbours_at < 5
     assert await drift(pool, mill.tenant, now=datetime.now(UTC)) == []
     assert dead_at < 30
+
+
+@pytest.mark.feature("000-09")
+async def test_two_shards_take_back_the_same_loose_note_without_a_quarrel(pool: Pool, live: Live) -> None:
+    """A note that could not be taken back is tried by whichever drain comes next; several may come at once."""
+    mill = await mill_of(pool, live)
+    await mill.record(*(graded(f"e{number}", "s1", 0.5, classroom=f"room-{number}", at=number) for number in range(12)))
+    mill.clock.now += 2 * AGED
+    mill.drain._loose.add((mill.tenant, 0, "left-behind"))
+
+    await asyncio.gather(*(mill.drain.shard(mill.tenant, shard) for shard in range(SHARDS)))
+
+    assert await mill.rows("select count(*) from outbox where tenant = $1") == [(0,)]
+    assert mill.drain._loose == set()
