@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from db.pool import ACQUIRE_SECONDS, Connection, Pool
+from db.pool import Connection, Pool, lent
 
 QUEUED_MAX = 100  # unfinished jobs of one tenant
 
@@ -281,11 +281,11 @@ UNSAMPLED = "select tenant, classroom from unsampled_tenants($1, $2)"
 
 async def waiting(pool: Pool, *, stale_before: datetime, at_most: int) -> list[tuple[int, str]]:
     """Every (tenant, job) that nobody works on, the oldest first."""
-    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+    async with lent(pool) as connection:
         return [(row["tenant"], row["job"]) for row in await connection.fetch(WAITING, stale_before, at_most)]
 
 
 async def unsampled(pool: Pool, *, night: str, at_most: int) -> list[tuple[int, str]]:
     """One (tenant, class) for each tenant that was not checked this night: the day and the class's name decide."""
-    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+    async with lent(pool) as connection:
         return [(row["tenant"], row["classroom"]) for row in await connection.fetch(UNSAMPLED, night, at_most)]

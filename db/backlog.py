@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from db.pool import ACQUIRE_SECONDS, Pool
+from db.pool import Pool, lent
 
 COUNTED_MAX = 20_000  # rows counted one by one; a longer queue is told by Postgres's own running estimate
 BACKLOG = "select queue_depth($1) as depth, oldest_waiting() as oldest, partitions_ahead($2) as months"
@@ -20,7 +20,7 @@ class Backlog:
 
 async def backlog(pool: Pool, *, now: datetime) -> Backlog:
     """Look once; costs a few milliseconds also while half a million rows wait."""
-    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+    async with lent(pool) as connection:
         row = await connection.fetchrow(BACKLOG, COUNTED_MAX, now.date())
     assert row is not None, "a select without from has one row"
     return Backlog(depth=row["depth"], oldest=row["oldest"], months_ahead=row["months"])

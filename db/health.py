@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from db.migrate import current_revision
-from db.pool import ACQUIRE_SECONDS, LOST, Pool, tenant_transaction
+from db.pool import ACQUIRE_SECONDS, LOST, Pool, lent, tenant_transaction
 
 PING_MS = 500
 
@@ -37,7 +37,7 @@ class Standing:
 async def standing_of(pool: Pool) -> Standing:
     """Ask Postgres for its revision, with half a second of patience."""
     try:
-        async with asyncio.timeout(PING_MS / 1000 + ACQUIRE_SECONDS), pool.acquire(timeout=ACQUIRE_SECONDS) as found:
+        async with asyncio.timeout(PING_MS / 1000 + ACQUIRE_SECONDS), lent(pool) as found:
             return Standing(is_up=True, revision=await current_revision(found))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return Standing(is_up=False)

@@ -16,6 +16,8 @@ CHANNEL = "mastery.events"  # 004-10
 FLUSH_SECONDS = 0.005
 SLOW_CHECK_SECONDS = 1.0  # how late a subscriber learns of a change whose message was lost
 RECONNECT_SECONDS = 0.25
+CANCELS_MAX = 8
+CANCEL_SECONDS = 0.25
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,9 +82,10 @@ class Live:
             with suppress(Exception):
                 await self._flusher
         if self._listener is not None:
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+            for _ in range(CANCELS_MAX):
+                self._listener.cancel()  # again and again: a redis command that is just answered swallows one
+                if (await asyncio.wait({self._listener}, timeout=CANCEL_SECONDS))[0]:
+                    break
         with suppress(RedisError, OSError, TimeoutError):
             await self._redis.aclose()
 

@@ -1,7 +1,8 @@
 """One asyncpg pool a process, and the transaction of one tenant that every statement runs in."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import perf_counter
 from typing import TypeAlias
 
@@ -14,8 +15,10 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 APP_ROLE = "sightline_app"  # may add to the log, never change it
-COMMAND_SECONDS = 2.5  # no answer within this: the server is frozen, the connection is given up
+COMMAND_SECONDS = 2.2  # no answer within this: the server is frozen, the connection is given up
 ACQUIRE_SECONDS = 1.0
+BEGIN_SECONDS = 1.0  # a BEGIN does nothing, so silence means a frozen server sooner than with other commands
+ROLLBACK_SECONDS = 0.25
 READ_STATEMENT_MS = 2_000  # 003-41
 WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (docs/architecture.md, Locks)
 
@@ -91,6 +94,17 @@ async def open_pool(
 
 
 @asynccontextmanager
+async def lent(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection outside any tenant; one that is interrupted is dropped, for a frozen server never hands it back."""
+    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        try:
+            yield connection
+        except (TimeoutError, asyncio.CancelledError):
+            _drop(connection)
+            raise
+
+
+@asynccontextmanager
 async def tenant_transaction(
     pool: Pool, tenant: int, *, read_only: bool = False, limit_ms: int | None = None, settings: str = ""
 ) -> AsyncIterator[Connection]:
@@ -98,7 +112,7 @@ async def tenant_transaction(
 
     One round trip begins the transaction and names the tenant to row-level security. `limit_ms` bounds one statement
     of a read, or the whole of a write; `settings` are more SET LOCAL commands. Raises TimeoutError when no connection
-    is free within a second.
+    is free within a second, or when the server does not answer.
     """
     limit = (
         f"statement_timeout = {limit_ms or READ_STATEMENT_MS}"
@@ -106,23 +120,66 @@ async def tenant_transaction(
         else (f"transaction_timeout = {limit_ms or WRITE_TRANSACTION_MS}")
     )
     mode = "READ ONLY" if read_only else "READ WRITE"
+    begin = f"BEGIN {mode}; SET LOCAL sightline.tenant = '{tenant:d}'; SET LOCAL {limit}; {settings}"
     span = inner("postgres read" if read_only else "postgres write")
     asked, begun = perf_counter(), 0.0
     try:
-        async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        async with AsyncExitStack() as loan:
+            connection = await _begun(pool, begin, loan)
             begun = perf_counter()
-            await connection.execute(
-                f"BEGIN {mode}; SET LOCAL sightline.tenant = '{tenant:d}'; SET LOCAL {limit}; {settings}"
-            )
             try:
                 yield connection
-            except BaseException:
-                with suppress(Exception):  # a broken connection has rolled back already; tell the first error
-                    await connection.execute("ROLLBACK")
+            except BaseException as error:
+                await _undo(connection, error)
                 raise
-            await connection.execute("COMMIT")
+            try:
+                await connection.execute("COMMIT")
+            except (TimeoutError, asyncio.CancelledError):
+                _drop(connection)
+                raise
     finally:
         if isinstance(pool, TimedPool):
             pool.count(asked, begun, perf_counter())
         if span is not None:
             span.end()
+
+
+async def _begun(pool: Pool, begin: str, loan: AsyncExitStack) -> Connection:
+    """A connection with an open transaction, lent until `loan` is closed.
+
+    One whose server has gone shows it at the BEGIN, when nothing is done yet: then another one is taken, so that a
+    restart of Postgres reaches no client. After a failed BEGIN all idle connections are renewed before their next use.
+    """
+    for is_last in (False, True):
+        connection: Connection = await loan.enter_async_context(pool.acquire(timeout=ACQUIRE_SECONDS))
+        try:
+            await connection.execute(begin, timeout=BEGIN_SECONDS)
+        except BaseException as error:
+            if isinstance(error, TimeoutError | asyncio.CancelledError):
+                _drop(connection)
+            if isinstance(pool, TimedPool) and isinstance(error, LOST):
+                await pool.expire_connections()
+            if is_last or not isinstance(error, LOST) or isinstance(error, TimeoutError):
+                raise
+            await loan.aclose()
+        else:
+            return connection
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+async def _undo(connection: Connection, error: BaseException) -> None:
+    """Roll back; where the server is silent, drop the connection instead: its end is the transaction's end."""
+    if isinstance(error, TimeoutError):
+        _drop(connection)
+        return
+    try:
+        async with asyncio.timeout(ROLLBACK_SECONDS):  # asyncpg's own limit begins after its wait for a cancellation
+            await connection.execute("ROLLBACK")
+    except Exception:  # a broken connection has rolled back already; the first error is told
+        _drop(connection)
+
+
+def _drop(connection: Connection) -> None:
+    """End the connection without a word to its server, which may never listen."""
+    if not connection.is_closed():
+        connection.terminate()

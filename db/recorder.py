@@ -11,6 +11,7 @@ from db.evidence import Answer, Status, record_all
 from db.live import Live, Moved
 from db.outbox import shard_of
 from db.pool import COLLIDED, LOST, Pool, tenant_transaction
+from db.pressure import Pressure
 from db.trace import UNTRACED, Tracer, within
 from db.wake import Wake
 from rules.evidence import Submission
@@ -21,9 +22,11 @@ TRIES_MAX = 2  # a deadlock, a serialization failure or a lost connection is tri
 
 
 class Overloaded(Exception):
-    """More events wait in this process than it may hold; retry after `retry_after_seconds`."""
+    """More events wait in this process than it may hold."""
 
-    retry_after_seconds = 1
+
+class Behind(Overloaded):
+    """What was recorded before waits too long for its fold."""
 
 
 @dataclass(slots=True)
@@ -57,6 +60,7 @@ class Recorder:
         self._queues: dict[int, _Queue] = {}
         self._waiting = 0
         self._tracer = tracer
+        self._pressure = Pressure(pool, clock=clock)
         self.answered: Counter[Status] = Counter()  # events, by what became of them
 
     @property
@@ -74,6 +78,8 @@ class Recorder:
         """
         if self._waiting + len(submissions) > WAITING_EVENTS_MAX:
             raise Overloaded
+        if await self._pressure.is_late(tenant):
+            raise Behind
         call = _Call(submissions, recorded_by, traceparent, asyncio.get_running_loop().create_future())
         queue = self._queues.setdefault(tenant, _Queue())
         queue.calls.append(call)
@@ -89,6 +95,7 @@ class Recorder:
             if queue.task is not None:
                 with suppress(Exception):
                     await queue.task
+        await self._pressure.aclose()
 
     async def _serve(self, tenant: int, queue: _Queue) -> None:
         """Commit the tenant's calls batch after batch until none waits."""
@@ -98,6 +105,9 @@ class Recorder:
                 try:
                     await self._commit(tenant, calls)
                 except Exception as error:  # handed to each caller, whose edge tells it
+                    if isinstance(error, TimeoutError):
+                        # Postgres is silent: who waits behind would only wait as long again.
+                        calls = [*calls, *self._given_up(queue)]
                     for call in calls:
                         if not call.answered.done():
                             call.answered.set_exception(error)
@@ -112,6 +122,12 @@ class Recorder:
             calls.append(queue.calls.popleft())
             size += len(calls[-1].submissions)
         self._waiting -= size
+        return calls
+
+    def _given_up(self, queue: _Queue) -> list[_Call]:
+        calls = list(queue.calls)
+        queue.calls.clear()
+        self._waiting -= sum(len(call.submissions) for call in calls)
         return calls
 
     async def _commit(self, tenant: int, calls: Sequence[_Call]) -> None:
@@ -149,8 +165,8 @@ class Recorder:
                         now=self._clock(),
                         traceparent=traceparent,
                     )
-            except (*COLLIDED, *LOST):
-                if not tries_left:
+            except (*COLLIDED, *LOST) as error:
+                if not tries_left or isinstance(error, TimeoutError):  # a silent server is not asked twice
                     raise
         raise AssertionError("unreachable: the last try returns or raises")
 

@@ -6,6 +6,7 @@ before its first read, so an enqueue that collides with a job of the same genera
 
 import asyncio
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ REDIS_SECONDS = 0.25  # a frozen Redis costs a wake-up, never a request
 QUEUE = "mastery.requests"  # 004-10
 FUNCTION = "drain"
 WOKEN_MAX = 100_000
+WOKEN_SECONDS = 1.0  # how long an enqueued job is taken to wait still: a flushed Redis has forgotten it
 Shard = tuple[int, int]  # (tenant, shard)
 
 encoded = msgspec.json.encode  # never arq's pickle: whoever writes to Redis must not run code here
@@ -40,15 +42,16 @@ class Waker:
     def __init__(self, redis_url: str) -> None:
         self.redis_url = redis_url
         self._redis = open_arq(redis_url)
-        self._woken: dict[Shard, str] = {}  # the generation of the job that this process has enqueued last
+        self._woken: dict[Shard, tuple[str, float]] = {}  # generation and moment of the job that we enqueued last
 
     async def wake(self, shards: set[Shard]) -> None:
         """Enqueue one job per shard, unless one of the same generation waits already: it has not read yet."""
-        wanted = sorted(shards)
+        wanted, now = sorted(shards), monotonic()
         generations = await self._redis.mget([_generation_key(*shard) for shard in wanted])
         for shard, found in zip(wanted, generations, strict=True):
             generation = (found or b"0").decode()
-            if self._woken.get(shard) == generation:
+            woken, at = self._woken.get(shard, ("", 0.0))
+            if woken == generation and now - at < WOKEN_SECONDS:
                 continue
             tenant, number = shard
             await self._redis.enqueue_job(
@@ -56,7 +59,7 @@ class Waker:
             )
             if len(self._woken) >= WOKEN_MAX:
                 self._woken.clear()
-            self._woken[shard] = generation
+            self._woken[shard] = (generation, now)
 
     async def clear(self, tenant: int, shard: int) -> None:
         """Begin a new generation: call it before the first read. Rows committed from now on wake another job."""

@@ -10,7 +10,7 @@ from graph.refusal import ErrorCode, Refused
 class Gate:
     """Lets `places` operations run; another waits `wait_seconds_max` and is then refused as OVERLOADED."""
 
-    def __init__(self, *, places: int = 100, wait_seconds_max: float = 1.0) -> None:
+    def __init__(self, *, places: int = 100, wait_seconds_max: float = 0.5) -> None:
         self._places = asyncio.Semaphore(places)
         self._wait_seconds_max = wait_seconds_max
 

@@ -9,7 +9,7 @@ import strawberry
 from db import intake
 from db.evidence import Answer
 from db.pool import COLLIDED, tenant_transaction
-from db.recorder import Overloaded
+from db.recorder import Behind, Overloaded
 from graph.access import allow
 from graph.compiled import straight
 from graph.event_inputs import RecordEventInput, RecordEventsInput, VoidEventInput, event_of
@@ -166,6 +166,9 @@ async def stored(context: Context, submissions: Sequence[Submission]) -> list[An
         return await context.engine.recorder.record(
             viewer.tenant, submissions, recorded_by=viewer.key, traceparent=context.traceparent
         )
+    except Behind:
+        message = "Earlier events wait too long to take effect; nothing of this was stored. Send it again later."
+        raise Refused(ErrorCode.OVERLOADED, message) from None
     except Overloaded:
         message = "Too many events wait to be stored; nothing of this request was. Send it again in a second."
         raise Refused(ErrorCode.OVERLOADED, message) from None

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from db.health import is_away
 from db.migrate import migrate
-from db.pool import LOST, Pool, tenant_transaction
+from db.pool import LOST, Pool, open_pool, tenant_transaction
 from server.embedded import EmbeddedServers
 from server.engine import means
 from server.settings import Settings
@@ -46,6 +46,22 @@ async def test_a_connection_that_dies_between_two_commands_is_a_lost_one(
 ) -> None:
     with pytest.raises(LOST):
         await asked_after_its_server_ended(pool, database_url, turns=turns)
+
+
+@pytest.mark.feature("000-23")
+async def test_a_pooled_connection_that_died_unnoticed_reaches_nobody(database_url: str) -> None:
+    operator = await asyncpg.connect(database_url)
+    own = await open_pool(database_url, size_max=1, size_idle=1)
+    try:
+        for _ in range(10):
+            async with tenant_transaction(own, 1) as connection:
+                pid = connection.get_server_pid()
+            await operator.fetchval("select pg_terminate_backend($1, 5000)", pid)
+            async with tenant_transaction(own, 1) as connection:
+                assert connection.get_server_pid() != pid
+    finally:
+        await own.close()
+        await operator.close()
 
 
 def test_what_asyncpg_says_of_such_a_connection_means_come_back_later() -> None:
