@@ -100,7 +100,7 @@ ASKED_BEFORE = f"""
 select {_COLUMNS} from job where tenant = $1 and requested_by = $2 and idempotency = $3
 """  # noqa: S608 - constants of ours
 
-OF_KEYS = f"select {_COLUMNS} from job where tenant = $1 and job = any($2::text[])"  # noqa: S608
+OF_KEYS = f"select {_COLUMNS} from job where tenant = $1 and job = any($2::text[])"  # noqa: S608 - constants of ours
 
 # Row by row behind the cursor, the newest first.
 PAGE = f"""

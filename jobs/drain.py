@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 CLAIM_ROWS_MAX = 5_000  # 000-08
 FOLD_MS = 3_000  # transaction_timeout: what a frozen worker may hold others up (docs/architecture.md, Locks)
 LOST_SHRINK = 16
+COLLISIONS_MAX = 10  # in one call: locks are taken in one order, so even the second is news
 SINGLE_FOLD_MS = 30_000  # one event alone may need a long history; nothing else waits inside its transaction
 AGED = timedelta(seconds=1)  # ten times the way of an event: rows that wait longer may be what a worker died of
 SUSPECTS_MAX = 64  # of a batch that a worker died of; of these, one at a time
@@ -96,7 +97,7 @@ class Drain:
         An event that the rules fail on goes to the dead letters and its neighbours go on (000-09). A batch that fails
         otherwise is cut in half until the row at fault is alone. Lost connections are raised: they blame no event.
         """
-        limit, total = CLAIM_ROWS_MAX, 0
+        limit, total, collisions = CLAIM_ROWS_MAX, 0, 0
         while keep_going():
             try:
                 drained = await self._once(tenant, shard, limit)
@@ -108,6 +109,9 @@ class Drain:
                 limit = max(1, limit // LOST_SHRINK)
                 continue
             except COLLIDED as error:
+                collisions += 1
+                if collisions > COLLISIONS_MAX:
+                    raise  # the sweep comes round; meanwhile the others can end
                 log.info("fold_retried", extra={"error": type(error).__name__})
                 continue
             except Unfoldable as error:

@@ -19,6 +19,39 @@ class Break:
     changes: tuple[tuple[str, str, str], ...]
 
 
+def _answered_at_the_insert(pause: str) -> tuple[tuple[str, str, str], ...]:
+    """The recorder answers its senders inside the transaction; `pause` is what it does before the COMMIT."""
+    return (
+        (
+            "db/recorder.py",
+            "await self._record_durably(tenant, submissions, recorded_by, traceparent)\n",
+            "await self._record_durably(tenant, submissions, recorded_by, traceparent, calls)\n",
+        ),
+        (
+            "db/recorder.py",
+            "recorded_by: Sequence[str], traceparent: str | None\n    ) -> list[Answer]:",
+            "recorded_by: Sequence[str], traceparent: str | None,\n        calls: Sequence[_Call],\n"
+            "    ) -> list[Answer]:",
+        ),
+        (
+            "db/recorder.py",
+            "                    return await record_all(\n",
+            "                    answers = await record_all(\n",
+        ),
+        (
+            "db/recorder.py",
+            "                        traceparent=traceparent,\n                    )\n",
+            "                        traceparent=traceparent,\n                    )\n"
+            "                    start = 0\n"
+            "                    for call in calls:\n"
+            "                        end = start + len(call.submissions)\n"
+            "                        if not call.answered.done():\n"
+            "                            call.answered.set_result(answers[start:end])\n"
+            "                        start = end\n" + pause + "                    return answers\n",
+        ),
+    )
+
+
 BREAKS = {
     "early-delete": Break(
         "outbox rows are deleted in a transaction before the fold's",
@@ -52,71 +85,12 @@ BREAKS = {
     "early-answer": Break(
         # A commit that is sent right after the answer is not enough to be seen: it overtakes the answer on its way.
         "senders are answered at the insert, and a timer of 10 ms gathers the commits",
-        (
-            (
-                "db/recorder.py",
-                "await self._record_durably(tenant, submissions, recorded_by, traceparent)\n",
-                "await self._record_durably(tenant, submissions, recorded_by, traceparent, calls)\n",
-            ),
-            (
-                "db/recorder.py",
-                "recorded_by: Sequence[str], traceparent: str | None\n    ) -> list[Answer]:",
-                "recorded_by: Sequence[str], traceparent: str | None,\n        calls: Sequence[_Call],\n"
-                "    ) -> list[Answer]:",
-            ),
-            (
-                "db/recorder.py",
-                "                    return await record_all(\n",
-                "                    answers = await record_all(\n",
-            ),
-            (
-                "db/recorder.py",
-                "                        traceparent=traceparent,\n                    )\n",
-                "                        traceparent=traceparent,\n                    )\n"
-                "                    start = 0\n"
-                "                    for call in calls:\n"
-                "                        end = start + len(call.submissions)\n"
-                "                        if not call.answered.done():\n"
-                "                            call.answered.set_result(answers[start:end])\n"
-                "                        start = end\n"
-                "                    await asyncio.sleep(0.01)\n"
-                "                    return answers\n",
-            ),
-        ),
+        _answered_at_the_insert("                    await asyncio.sleep(0.01)\n"),
     ),
     "answer-before-commit": Break(
         # The commit leaves in the same turn of the loop and overtakes the answer: only a crash point fits between.
         "senders are answered at the insert, just before the COMMIT is sent",
-        (
-            (
-                "db/recorder.py",
-                "await self._record_durably(tenant, submissions, recorded_by, traceparent)\n",
-                "await self._record_durably(tenant, submissions, recorded_by, traceparent, calls)\n",
-            ),
-            (
-                "db/recorder.py",
-                "recorded_by: Sequence[str], traceparent: str | None\n    ) -> list[Answer]:",
-                "recorded_by: Sequence[str], traceparent: str | None,\n        calls: Sequence[_Call],\n"
-                "    ) -> list[Answer]:",
-            ),
-            (
-                "db/recorder.py",
-                "                    return await record_all(\n",
-                "                    answers = await record_all(\n",
-            ),
-            (
-                "db/recorder.py",
-                "                        traceparent=traceparent,\n                    )\n",
-                "                        traceparent=traceparent,\n                    )\n"
-                "                    start = 0\n"
-                "                    for call in calls:\n"
-                "                        end = start + len(call.submissions)\n"
-                "                        if not call.answered.done():\n"
-                "                            call.answered.set_result(answers[start:end])\n"
-                "                        start = end\n"
-                "                    return answers\n",
-            ),
-        ),
+        _answered_at_the_insert(""),
     ),
     "late-delete": Break(
         "outbox rows are deleted in a transaction after the fold's, and nobody looks whether they are folded already",

@@ -98,7 +98,7 @@ class Site:
         made, template = next(self._numbers), self.templates[waiting]
         await self.owner.execute(
             ";".join(
-                f"insert into {table} (tenant, {names}) select {made}, {names} from {table} where tenant = {template}"  # noqa: S608
+                f"insert into {table} (tenant, {names}) select {made}, {names} from {table} where tenant = {template}"  # noqa: S608 - names from the catalog
                 for table, names in self.columns.items()
             )
         )

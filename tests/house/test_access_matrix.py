@@ -690,7 +690,7 @@ async def test_no_row_can_be_planted_in_another_tenant(world: World) -> None:
 async def test_the_processes_may_add_to_the_log_and_never_change_it(world: World, table: str) -> None:
     before = await world.rows(world.here)
 
-    for change in (f"update {table} set seq = seq", f"delete from {table}", f"truncate {table}"):  # noqa: S608
+    for change in (f"update {table} set seq = seq", f"delete from {table}", f"truncate {table}"):  # noqa: S608 - tables of ours
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with tenant_transaction(world.here.pool, world.here.tenant) as connection:
                 await connection.execute(change)

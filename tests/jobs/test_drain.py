@@ -339,3 +339,24 @@ async def test_the_workers_are_woken_only_once_the_rows_are_committed(pool: Pool
     assert listener.marked == [(mill.tenant, SHARD)]
     assert await mill.drain.shard(mill.tenant, SHARD) == 1
     assert SHARD < SHARDS
+
+
+@pytest.mark.feature("000-08")
+async def test_a_batch_that_collides_for_ever_is_left_to_the_sweep(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill = await mill_of(pool, live)
+    await mill.record(graded("e1", "s1", 0.5))
+    tries: list[int] = []
+
+    async def fold(*_: Any, **__: Any) -> Any:
+        tries.append(1)
+        raise asyncpg.DeadlockDetectedError
+
+    monkeypatch.setattr(drain_module, "fold", fold)
+    with pytest.raises(asyncpg.DeadlockDetectedError):
+        await mill.fold()
+
+    assert len(tries) == drain_module.COLLISIONS_MAX + 1
+    assert await mill.rows("select count(*) from outbox where tenant = $1") == [(1,)]  # nothing lost, nobody blamed
+    assert await mill.rows("select count(*) from dead_letter where tenant = $1") == [(0,)]

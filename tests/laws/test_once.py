@@ -28,5 +28,5 @@ async def test_duplicates_and_conflicting_copies_change_no_number(data: st.DataO
         await often.told([*piece, *again, *twisted], again, limit=data.draw(claim_limits))
     await often.is_as(once)
     for table in ("event_key", "event"):
-        count = f"select count(*) from {table} where tenant = $1 and source in ('lms', 'app')"  # noqa: S608
+        count = f"select count(*) from {table} where tenant = $1 and source in ('lms', 'app')"  # noqa: S608 - tables of ours
         assert await often.mill.rows(count) == [(len(events),)]

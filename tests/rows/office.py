@@ -96,7 +96,7 @@ class Office:
         return {
             table: sorted(
                 str(row)
-                for row in await self.all_of(f'select * from "{table}" where tenant = $1')  # noqa: S608
+                for row in await self.all_of(f'select * from "{table}" where tenant = $1')  # noqa: S608 - tables of ours
             )
             for table in TENANT_TABLES
         }
