@@ -16,6 +16,7 @@ from db.migrate import newest_revision
 from db.pool import UnknownTenant
 from db.recorder import Recorder
 from db.wake import Wake
+from graph.budgets import Budgets
 from graph.documents import Documents
 from graph.gate import Gate
 from graph.http import GraphQLHTTP
@@ -85,7 +86,7 @@ class Api:
             only_trusted=settings.documents == "trusted",
         )
         authenticate = identity_of(settings, opened).viewer_of
-        gate = Gate(places=settings.max_concurrent_requests)
+        gate = Gate(places=settings.max_concurrent_requests, budgets=_budgets(settings))
         http = GraphQLHTTP(
             documents=documents,
             engine=engine,
@@ -168,6 +169,12 @@ class Api:
         """Answer what is in flight, then tell the workers what was recorded."""
         await self.recorder.aclose()
         await self.wake.aclose()
+
+
+def _budgets(settings: Settings) -> Budgets | None:
+    if not settings.rate_limit_enabled:
+        return None
+    return Budgets(integrator_events_a_second=settings.integrator_events_per_second)
 
 
 def _cors(origins: Sequence[str]) -> list[Middleware]:

@@ -83,6 +83,7 @@ async def test_a_bad_body_is_refused_in_words_and_the_next_request_works(toy: To
     assert (await toy.post("{ echo }")).json() == {"data": {"echo": ""}}
 
 
+@pytest.mark.feature("003-36")
 async def test_a_body_without_length_is_bounded_all_the_same(toy: Toy) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(80):
@@ -95,6 +96,7 @@ async def test_a_body_without_length_is_bounded_all_the_same(toy: Toy) -> None:
     assert got.json()["errors"][0]["extensions"]["code"] == "TOO_LARGE"
 
 
+@pytest.mark.feature("003-36")
 async def test_recording_in_bulk_alone_may_send_more(toy: Toy) -> None:
     events = [{"eventId": f"{number:0300}"} for number in range(1_000)]
     bulk = "mutation($events: [EventInput!]!) { recordEvents(events: $events) }"

@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from graph.access import ANY_SCOPE, PEOPLE, allow
+from graph.budgets import Budgets
 from graph.documents import Documents
 from graph.gate import Gate
 from graph.http import GraphQLHTTP
@@ -110,7 +111,11 @@ class Query:
     async def waiting(self, info: Info) -> str | None:
         stage: Stage = info.context.engine.live  # type: ignore[assignment]
         stage.arrived.set()
-        await stage.released.wait()
+        stage.running += 1
+        try:
+            await stage.released.wait()
+        finally:
+            stage.running -= 1
         return "done"
 
 
@@ -290,9 +295,10 @@ async def served(
     wait_seconds_max: float = 1.0,
     documents: Documents | None = None,
     status_edition: Literal[2025, 2026] = 2025,
+    budgets: Budgets | None = None,
 ) -> AsyncIterator[Toy]:
     """Run the toy on an ephemeral port with the settings of production."""
-    stage, gate = Stage(), Gate(places=places, wait_seconds_max=wait_seconds_max)
+    stage, gate = Stage(), Gate(places=places, wait_seconds_max=wait_seconds_max, budgets=budgets)
     documents, means = documents or Documents(toy_schema()), engine(stage)
     authenticate = Identity(SharedSecret(SECRET), clock=lambda: NOW).viewer_of
     sockets = GraphQLSockets(
