@@ -1,11 +1,16 @@
 """Documents: hostile texts are refused at the price of reading them, and errors say no more than they may."""
 
 import logging
+from collections.abc import Callable
 from time import process_time
 from typing import Any
 
 import pytest
+from graphql import parse
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from graph import complexity
 from graph.access import undeclared_fields
 from graph.answers import Answer, refusal
 from graph.documents import Documents, Malformed
@@ -141,3 +146,67 @@ async def test_a_rule_below_the_root_is_kept_too(documents: Documents) -> None:
 
 def test_root_fields_without_a_rule_are_named() -> None:
     assert undeclared_fields(toy_schema()) == ["Query.undeclared"]
+
+
+WORDS = [
+    *("{", "}", "(", ")", "[", "]", "...", ":", "=", "!", "@", "$", "|", "&", "query", "mutation", "subscription"),
+    *("fragment", "on", "F", "Pupil", "Query", "echo", "pupil", "name", "friend", "said", "text", "score", "ticks"),
+    *("include", "if", "true", "null", "1", "-1.5e3", '"a"', '"""b"""', "# c\n", ",", "\ufeff", "type", "extend"),
+]
+# Half of the time near what is sound, so that more than the parser is reached.
+NEAR = """query Q ( $ a : String ) { pupil { name ... F friend { ... on Pupil { name } } } echo ( text : $ a ) }
+fragment F on Pupil { said ( score : 1 ) @ include ( if : true ) }"""
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> str:
+    words = NEAR.split() if draw(st.booleans()) else draw(st.lists(st.sampled_from(WORDS), max_size=40))
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, len(words)))
+        words[place : place + draw(st.integers(0, 2))] = draw(st.lists(st.sampled_from(WORDS), max_size=2))
+    return " ".join(words)
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=texts())
+async def test_any_words_are_answered_or_refused_and_never_as_our_fault(text: str) -> None:
+    got = await answer(SHARED, text)
+
+    assert len(got.errors) <= 5
+    assert "INTERNAL" not in got.codes
+
+
+SHARED = Documents(toy_schema())
+LIMITS: dict[str, tuple[Callable[[int], str], int]] = {
+    "aliases": (lambda n: "{" + " ".join(f"a{i}: echo" for i in range(n)) + "}", 30),
+    "directives": (lambda n: "{" + " ".join(f"a{i}: echo @include(if: true)" for i in range(n)) + "}", 30),
+    "operations": (lambda n: " ".join(f"query Q{i} {{ echo }}" for i in range(n)), 10),
+    "variables": (lambda n: "query(" + " ".join(f"$v{i}: Int" for i in range(n)) + ") { echo }", 50),
+    "levels": (lambda n: "{ pupil " + "{ friend " * (n - 2) + "{ name }" + "}" * (n - 1), 12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_a_limit_holds_from_the_very_next_one(what: str) -> None:
+    make, most = LIMITS[what]
+
+    complexity.guard(parse(make(most)))
+    with pytest.raises(Refused) as refused:
+        complexity.guard(parse(make(most + 1)))
+
+    assert refused.value.message == f"The document has too many or too deep {what}; the limit is {most}."
+
+
+def test_tokens_and_expanded_fields_are_limited_at_their_number() -> None:
+    SHARED.plan("{" + "echo " * 3 + "}", None)
+    names = " ".join(f"f{n}" for n in range(1_498))
+    with pytest.raises(Malformed):  # read, and then found to name no field
+        SHARED.plan(f"{{{names}}}", None)
+    with pytest.raises(Refused, match="tokens; the limit is 1500"):
+        SHARED.plan(f"{{{names} more}}", None)
+
+    spread = "...A " * 3
+    thousand = "fragment A on Query { " + " ".join(f"f{n}" for n in range(999)) + " ...B } fragment B on Query { "
+    complexity.guard(parse(f"{{ {spread} }} {thousand} echo }}"))
+    with pytest.raises(Refused, match="fields; the limit is 3000"):
+        complexity.guard(parse(f"{{ {spread} }} {thousand} echo more }}"))

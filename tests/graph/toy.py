@@ -63,6 +63,22 @@ class EventInput:
     score: float | None = None
 
 
+def _visit(info: Info) -> int:
+    """How often the loaders of this operation, or of this event, were used."""
+    found: int = info.context.loaders.get("visits", 0) + 1
+    info.context.loaders["visits"] = found
+    return found
+
+
+@strawberry.type
+class Visitor:
+    """Who uses the loaders."""
+
+    @strawberry.field
+    def visits(self, info: Info) -> int:
+        return _visit(info)
+
+
 @strawberry.type
 class Query:
     """Reads."""
@@ -90,6 +106,11 @@ class Query:
     @allow(*PEOPLE)
     def broken(self) -> str | None:
         raise RuntimeError(PUPILS_DATA)
+
+    @strawberry.field
+    @allow(*PEOPLE)
+    def visits(self, info: Info) -> int | None:
+        return _visit(info)
 
     @strawberry.field
     @allow(*PEOPLE)
@@ -153,6 +174,12 @@ class Subscription:
         finally:
             stage.running -= 1
             stage.stopped.set()
+
+    @strawberry.subscription
+    @allow(*PEOPLE)
+    async def visitors(self, upto: int = 2) -> AsyncGenerator[Visitor, None]:
+        for _ in range(upto):
+            yield Visitor()
 
     @strawberry.subscription
     @allow(*PEOPLE)
