@@ -46,6 +46,7 @@ class Weight:
     points: int
     is_once: bool = False  # may stand once in an operation, under whatever alias
     is_whole: bool = False
+    items: int = LIST_ITEMS  # of a list without pages
 
 
 OBJECT, SCALAR, MUTATION, SUBSCRIPTION = Weight(1), Weight(0), Weight(10), Weight(10)
@@ -67,6 +68,8 @@ WEIGHTS: Mapping[str, Weight] = {
     # Several statements each, whatever is selected.
     "Classroom.dashboard": Weight(10),
     "Query.ingestion": Weight(10),
+    # A row of a heat map: a concept or two for each week of the class so far.
+    "StudentMastery.mastery": Weight(1, items=20),
     # No data, but a long answer.
     "Query.__schema": Weight(100, is_whole=True),
     "Query.__type": Weight(20, is_whole=True),
@@ -242,7 +245,7 @@ class _Pricing:
         is_list = isinstance(get_nullable_type(definition.type), GraphQLList)
         if not is_list or (name in ITEMS and parent.name.endswith("Connection")):
             return whole
-        return whole.times(self._items(node))
+        return whole.times(self._items(node, weight))
 
     def _first(self, node: FieldNode, definition: GraphQLField) -> Size | int:
         value = _argument(node, "first")
@@ -251,10 +254,10 @@ class _Pricing:
             return Size(value.name.value, _page(default), FIRST_MAX)
         return _page(value)
 
-    def _items(self, node: FieldNode) -> Size | int:
+    def _items(self, node: FieldNode, weight: Weight) -> Size | int:
         ids = _argument(node, "ids")
         size = self._length(ids, None, IDS_MAX) if ids else None
-        return LIST_ITEMS if size is None else size
+        return weight.items if size is None else size
 
     def _length(self, value: ValueNode, key: str | None, most: int) -> Size | int | None:
         """How long a list is that stands as this value, or under the key of it."""
@@ -289,8 +292,9 @@ def _weight(parent: GraphQLCompositeType, name: str, definition: GraphQLField) -
 
 def table_markdown() -> str:
     """The weights that differ from the rule, as the table of docs/costs.md."""
-    lines = ["| Field | Points | Once in an operation | Selection included |", "|---|---|---|---|"]
+    lines = ["| Field | Points | Once in an operation | Selection included | Items |", "|---|---|---|---|---|"]
     for name, weight in sorted(WEIGHTS.items()):
         once, whole = ("yes" if fact else "" for fact in (weight.is_once, weight.is_whole))
-        lines.append(f"| `{name}` | {weight.points:,} | {once} | {whole} |")
+        items = str(weight.items) if weight.items != LIST_ITEMS else ""
+        lines.append(f"| `{name}` | {weight.points:,} | {once} | {whole} | {items} |")
     return "\n".join(lines) + "\n"
