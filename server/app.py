@@ -23,6 +23,7 @@ from graph.refusal import ErrorCode, Refused
 from graph.request import Engine
 from graph.schema import schema, sdl
 from graph.sockets import GraphQLSockets
+from server.documents import trusted_by
 from server.embedded import Addresses
 from server.engine import Means, means
 from server.health import health_of
@@ -77,7 +78,12 @@ class Api:
             live=opened.live,
             tracer=watched.tracer,
         )
-        documents = Documents(schema, excuse=excuse)
+        documents = Documents(
+            schema,
+            excuse=excuse,
+            trusted=trusted_by(settings),
+            only_trusted=settings.documents == "trusted",
+        )
         authenticate = identity_of(settings, opened).viewer_of
         gate = Gate(places=settings.max_concurrent_requests)
         http = GraphQLHTTP(
@@ -87,6 +93,7 @@ class Api:
             gate=gate,
             allowed_origins=settings.cors_origins,
             tell=tell,
+            status_edition=settings.http_status_edition,
         )
         self.sockets = GraphQLSockets(
             documents=documents,

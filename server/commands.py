@@ -135,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
     for errand in (recompute, verify):
         errand.add_argument("--tenant", type=_count, default=1, help="the number of the tenant (default 1)")
     command("schema", run_schema, "Print the GraphQL schema.")
+    documents = command("documents", run_documents, "Check the trusted documents and print the id of each.",
+                        more="They are those of the service's pages and of TRUSTED_DOCUMENTS.")  # fmt: skip
+    documents.add_argument("--json", action="store_true", help="as an object from id to file, for builds")
     settings = command("settings", run_settings, "List every setting: its default, what it expects, what it is for.")
     settings.add_argument("--markdown", action="store_true", help="as the table of README")
     return root
@@ -220,8 +223,10 @@ def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, int]], pa
 def run_api(asked: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to stop."""
     from server.app import serve_api
+    from server.documents import checked
     from server.processes import serve
 
+    checked(settings)  # before any server is started or joined
     return _until_stopped(lambda stop: serve(settings, serve_api, stop), asked.end_with)
 
 
@@ -398,6 +403,19 @@ def run_schema(asked: argparse.Namespace, settings: Settings) -> int:
     from graph.schema import sdl
 
     print(sdl(), end="")
+    return OK
+
+
+def run_documents(asked: argparse.Namespace, settings: Settings) -> int:
+    """List what is registered; a document that is not valid ends it with the file and the reason."""
+    from server.documents import checked, shown
+
+    documents = checked(settings)
+    if asked.json:
+        print(json.dumps({one.id: shown(one) for one in documents}, indent=2))
+        return OK
+    for one in documents:
+        print(f"{one.id}  {shown(one)}")
     return OK
 
 
