@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -30,6 +31,9 @@ from server.health import health_of
 from server.identity import Identity, KeySet, SharedSecret
 from server.metrics import Operations, Parts
 from server.observing import VERSION, Observing, observing
+from server.pages.live import LivePage, wants_html
+from server.pages.sign_in import PATH as SIGN_IN
+from server.pages.sign_in import SignIn
 from server.serving import UVICORN, QuietServer, listen
 from server.settings import Settings
 
@@ -60,7 +64,9 @@ def identity_of(settings: Settings, opened: Means) -> Identity:
 class Api:
     """The application over opened means: routes, and the parts that must be closed in order."""
 
-    def __init__(self, settings: Settings, opened: Means, watched: Observing | None = None) -> None:
+    def __init__(
+        self, settings: Settings, opened: Means, watched: Observing | None = None, *, logins: Path | None = None
+    ) -> None:
         watched = watched or observing(settings, "api")
         operations = Operations()
         tell = watched.tell_to(operations)
@@ -120,11 +126,15 @@ class Api:
                 sampling=watched.sampling,
             )
         )
+        sign_in = None if logins is None else SignIn(logins=logins, secret=settings.signing_secret(), clock=opened.clock)
+        self._page = LivePage(sign_in_url="" if sign_in is None else SIGN_IN.lstrip("/"))
         is_public = settings.metrics_token is not None and settings.metrics_port is None
         self.app = Starlette(
             routes=[
                 *([self.metrics.route] if is_public else []),
                 Route("/", self.about),
+                *self._page.routes,
+                *([] if sign_in is None else [sign_in.route]),
                 Route("/graphql", http, methods=None),
                 WebSocketRoute("/graphql", self.sockets),
                 Route("/health", self.health),
@@ -134,8 +144,10 @@ class Api:
             middleware=_cors(settings.cors_origins),
         )
 
-    async def about(self, _request: Request) -> Response:
-        """What this is (003-23)."""
+    async def about(self, request: Request) -> Response:
+        """The live page for browsers; for everyone else, what this is (003-23)."""
+        if wants_html(request):
+            return self._page.show(request)
         data = {"name": NAME, "version": VERSION, "graphql": "/graphql", "schema": "/schema.graphql"}
         return JSONResponse({"success": True, "message": "Student progress and mastery", "data": data})
 
@@ -186,12 +198,14 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
     ]
 
 
-async def serve_api(settings: Settings, addresses: Addresses, *, stop: asyncio.Event) -> None:
+async def serve_api(
+    settings: Settings, addresses: Addresses, *, stop: asyncio.Event, logins: Path | None = None
+) -> None:
     """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered."""
     watched = observing(settings, "api")
     async with means(settings, addresses) as opened:
         opened.live.listen()
-        api = Api(settings, opened, watched)
+        api = Api(settings, opened, watched, logins=logins)
         config = uvicorn.Config(
             api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=settings.shutdown_seconds, **UVICORN
         )

@@ -14,7 +14,7 @@ import {
   RiskChanges,
   type RiskChangesSubscription,
 } from "./generated/documents";
-import { asOf, connection, follow, lagMs, mark, onReturn } from "./stream";
+import { asOf, clockZone, connection, follow, lagMs, mark, onReturn } from "./stream";
 
 export type Severity = "LOW" | "MEDIUM" | "HIGH";
 export const URGENCY: Record<Severity, number> = { HIGH: 3, MEDIUM: 2, LOW: 1 };
@@ -36,6 +36,7 @@ export interface AtRiskStudent {
   name: string | null;
   severity: Severity;
   flags: Flag[];
+  shown: Flag[]; // the flags, or those that have just been cleared
   news: "raised" | "worse" | "better" | "cleared" | null;
 }
 export interface Cell {
@@ -159,7 +160,7 @@ export class Classroom {
   private take(found: Found, board: Board): void {
     batch(() => {
       this.name.value = found.name;
-      this.zone.value = found.zone;
+      this.zone.value = clockZone.value = found.zone;
       this.masteryThreshold.value = found.policy?.masteryThreshold ?? 0.8;
       this.minEvidence.value = found.policy?.minEvidence ?? 3;
       this.concepts.value = found.concepts?.nodes ?? [];
@@ -202,7 +203,7 @@ export class Classroom {
     const variables = { classroom: this.key };
     const lost = (why: "resync" | "refused"): void => {
       if (why === "resync") void this.load();
-      else if (this.phase.value === "ready") this.phase.value = "denied";
+      else void this.judge();
     };
     this.ends.push(
       follow(RiskChanges, variables, (said) => said.riskFlagChanged, (message) => {
@@ -228,6 +229,12 @@ export class Classroom {
     );
   }
 
+  /** A stream was refused for good: either the class is no longer the viewer's, or only its news are. */
+  private async judge(): Promise<void> {
+    await this.load();
+    if (this.phase.value === "ready") this.problem.value = "Live updates were refused.";
+  }
+
   /** One transition of one flag: the student's line changes where it stands, and says what happened. */
   private change(told: Transition): void {
     const held = this.students.get(told.studentId);
@@ -237,7 +244,8 @@ export class Classroom {
       id: told.studentId,
       name: told.student?.displayName ?? held?.name ?? null,
       severity: told.overall ?? held?.severity ?? "LOW",
-      flags: flags.length ? flags : (held?.flags ?? []),
+      flags,
+      shown: flags.length ? flags : (held?.shown ?? []),
       news: flags.length === 0 ? "cleared" : newsOf(told),
     };
     if (held || flags.length) this.students.set(told.studentId, student);
@@ -306,6 +314,7 @@ export class Classroom {
       name,
       severity: line.severity,
       flags: line.flags,
+      shown: line.flags,
       news: null,
     });
   }

@@ -1,6 +1,6 @@
 // The bar above all views: which class, whether the page is live, how fresh its numbers are, and the proof of it.
 import { signal } from "@preact/signals";
-import { asOf, connection, type Connection, lagMs, resumptions } from "../stream";
+import { asOf, clockZone, connection, type Connection, lagMs, resumptions } from "../stream";
 import { canSignInByItself, signOut } from "../session";
 import { duration, timeOf } from "../words";
 
@@ -16,7 +16,6 @@ const CHECKS = {
   different: "differed from a fresh reading; read anew",
   resynced: "too old to resume; read anew",
 };
-const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 export const theme = signal(localStorage.getItem("theme") ?? "auto");
 
 export function Bar({ classes, current }: { classes: { key: string; name: string }[]; current: string | null }) {
@@ -74,7 +73,7 @@ function Freshness() {
         {at && (
           <span class="quiet">
             {" "}
-            as of <time dateTime={at.time}>{timeOf(at.time, zone)}</time>, lag {duration(lagMs.value / 1000)}
+            as of <time dateTime={at.time}>{timeOf(at.time, clockZone.value)}</time>, lag {duration(lagMs.value / 1000)}
           </span>
         )}
       </summary>
@@ -86,7 +85,7 @@ function Freshness() {
         <ol>
           {records.map((each) => (
             <li key={each.at}>
-              Back at {timeOf(each.at, zone)} after {duration(each.awaySeconds)}: {each.madeUpFor} changes made up for,{" "}
+              Back at {timeOf(each.at, clockZone.value)} after {duration(each.awaySeconds)}: {each.madeUpFor} changes made up for,{" "}
               {each.repeats} repeated; {CHECKS[each.check]}.
             </li>
           ))}

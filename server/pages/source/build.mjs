@@ -14,11 +14,11 @@ const SCALARS = { DateTime: "string", Date: "string", Seq: "string" };
 
 rmSync(at("src/generated"), { recursive: true, force: true });
 mkdirSync(at("src/generated"), { recursive: true });
-const names = readdirSync(at("documents")).filter((file) => file.endsWith(".graphql")).sort();
+const names = readdirSync(at("../documents")).filter((file) => file.endsWith(".graphql")).sort();
 const lines = [];
 for (const file of names) {
   const name = file.replace(".graphql", "");
-  const text = readFileSync(at(`documents/${file}`), "utf8");
+  const text = readFileSync(at(`../documents/${file}`), "utf8");
   const document = parse(text);
   const operation = document.definitions.find((each) => each.kind === "OperationDefinition");
   const config = { scalars: SCALARS, skipTypename: true, enumsAsTypes: true, useTypeImports: true };
@@ -58,4 +58,4 @@ await build({
   define: { "process.env.NODE_ENV": '"production"' },
   logLevel: "warning",
 });
-copyFileSync(at("src/index.html"), at("../built/index.html"));
+for (const name of ["index.html", "favicon.svg"]) copyFileSync(at(`src/${name}`), at(`../built/${name}`));

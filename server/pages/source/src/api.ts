@@ -18,20 +18,36 @@ export interface Answer<Result> {
   refusals: { path: string; code: string }[];
 }
 
+interface Said<Result> {
+  status: number;
+  retryAfterSeconds: number;
+  answer: () => Answer<Result>; // throws Refusal
+}
+
 interface GraphQLError {
   message: string;
   path?: (string | number)[];
   extensions?: { code?: string; errorId?: string };
 }
 
-/** Ask one query. Throws Refusal where there is no data at all. */
+const TRIES_MAX = 3;
+const WAIT_SECONDS_MAX = 15;
+
+/** Ask one query; one that comes too soon is asked again when the service says. Throws Refusal where there is no data. */
 export async function ask<Result, Variables>(
   document: Trusted<Result, Variables>,
   variables: Variables,
 ): Promise<Answer<Result>> {
-  const first = await send<Result>(document.id, variables, await tokenOrRefusal(false));
-  if (first.status !== 401) return first.answer();
-  return (await send<Result>(document.id, variables, await tokenOrRefusal(true))).answer();
+  let isRefused = false;
+  for (let tries = 1; ; tries++) {
+    const said: Said<Result> = await send<Result>(document.id, variables, await tokenOrRefusal(isRefused));
+    const again = tries < TRIES_MAX && (said.status === 401 || said.status === 429);
+    if (!again) return said.answer();
+    isRefused = said.status === 401;
+    if (said.status === 429) {
+      await new Promise((done) => setTimeout(done, Math.min(said.retryAfterSeconds, WAIT_SECONDS_MAX) * 1000));
+    }
+  }
 }
 
 async function tokenOrRefusal(isRefused: boolean): Promise<string> {
@@ -42,7 +58,7 @@ async function tokenOrRefusal(isRefused: boolean): Promise<string> {
   }
 }
 
-async function send<Result>(documentId: string, variables: unknown, token: string) {
+async function send<Result>(documentId: string, variables: unknown, token: string): Promise<Said<Result>> {
   let response: Response;
   try {
     response = await fetch("graphql", {
@@ -74,5 +90,6 @@ async function send<Result>(documentId: string, variables: unknown, token: strin
     }));
     return { data: body.data, refusals };
   };
-  return { status: response.status, answer };
+  const retryAfterSeconds = Number(response.headers.get("retry-after") ?? 1) || 1;
+  return { status: response.status, retryAfterSeconds, answer };
 }

@@ -13,7 +13,7 @@ import {
   Timeline,
   type TimelineQuery,
 } from "./generated/documents";
-import { asOf, follow, lagMs, onReturn } from "./stream";
+import { asOf, clockZone, follow, lagMs, onReturn } from "./stream";
 
 type Found = NonNullable<StudentPageQuery["student"]>;
 export type Mastery = NonNullable<Found["mastery"]>["nodes"][number];
@@ -78,7 +78,7 @@ export class Student {
       }
       const room = flags?.data.classroom;
       this.name.value = student.displayName;
-      this.zone.value = student.zone;
+      this.zone.value = clockZone.value = student.zone;
       this.className.value = room?.name ?? this.classroom;
       this.threshold.value = room?.policy?.masteryThreshold ?? 0.8;
       this.minEvidence.value = room?.policy?.minEvidence ?? 3;

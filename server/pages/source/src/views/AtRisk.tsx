@@ -53,10 +53,10 @@ function Student({ student, room }: { student: AtRiskStudent; room: Classroom })
         <summary>
           <SeverityBadge severity={student.severity} />
           <Name name={student.name} id={student.id} />
-          <span class="reasons">{student.flags.map((flag) => REASONS[flag.reason]).join(", ")}</span>
+          <span class="reasons">{student.shown.map((flag) => REASONS[flag.reason]).join(", ")}</span>
           {student.news && <span class="tag">{NEWS[student.news]}</span>}
         </summary>
-        <Flags flags={student.flags} zone={room.zone.value} />
+        <Flags flags={student.shown} zone={room.zone.value} />
         <a href={`#/class/${encodeURIComponent(room.key)}/student/${encodeURIComponent(student.id)}`}>
           Everything about <Name name={student.name} id={student.id} />
         </a>

@@ -32,6 +32,7 @@ const EXPIRED = 4403;
 export const connection = signal<Connection>("connecting");
 export const asOf = signal<{ seq: string; time: string } | null>(null);
 export const lagMs = signal(0);
+export const clockZone = signal("UTC"); // of what is shown, so that all times of the page agree
 export const heardAt = signal(0); // epoch ms of the last sign of life
 export const resumptions = signal<Resumption[]>([]);
 
@@ -53,6 +54,8 @@ const client = createClient({
   lazyCloseTimeout: 1_000,
   retryAttempts: 0, // each subscription is begun again with its own newest token, which a retry would not know
   keepAlive: KEEP_ALIVE_MS,
+  // The client insists on a text; the document is named by its id, so the empty text is left out of what is sent.
+  jsonMessageReplacer: (key, value: unknown) => (key === "query" && value === "" ? undefined : value),
   on: {
     opened: (opened) => {
       socket = opened as WebSocket;

@@ -151,6 +151,7 @@ effect(() => {
 if (canSignInByItself) signIn();
 const root = document.getElementById("page");
 if (root) {
+  root.replaceChildren(); // "Loading Sightline…"
   render(
     <Boundary>
       <App />

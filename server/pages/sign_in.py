@@ -1,0 +1,100 @@
+"""Short-lived tokens for the demo's page: a browser on this machine names a role and looks through its eyes."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import jwt
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from rules.access import Role
+from server.identity import SharedSecret, mint
+from server.pages.files import GUARDS
+
+PATH = "/sign-in"
+LIFE = timedelta(minutes=5)  # as an access token of a school's own issuer (C10), so that renewal is seen at work
+BODY_BYTES_MAX = 1024
+LOGINS_BYTES_MAX = 64 * 1024
+
+
+class SignIn:
+    """POST /sign-in with `{"role": "teacher"}`: a fresh token of the demo's person of that role.
+
+    `logins` is the demo's file of tokens, whose people are signed in again for `life`. Only this machine is answered,
+    and only the service's own pages: the request must be JSON, which no form of a stranger's page can send.
+    """
+
+    def __init__(self, *, logins: Path, secret: str, clock: Callable[[], datetime], life: timedelta = LIFE) -> None:
+        self._logins = logins
+        self._secret = secret
+        self._clock = clock
+        self._life = life
+        self.route = Route(PATH, self._answer, methods=["POST"])
+
+    async def _answer(self, request: Request) -> Response:
+        headers = {**GUARDS, "cache-control": "no-store"}
+        if not is_from_this_machine(request):
+            return JSONResponse({"error": "UNKNOWN"}, status_code=404, headers=headers)
+        if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+            return JSONResponse({"error": "JSON_EXPECTED"}, status_code=415, headers=headers)
+        token = self._token_of(await _role_in(request))
+        if token is None:
+            return JSONResponse({"error": "UNKNOWN_ROLE"}, status_code=403, headers=headers)
+        return JSONResponse({"accessToken": token}, headers=headers)
+
+    def _token_of(self, role: str | None) -> str | None:
+        held = _logins_in(self._logins).get(role or "")
+        if held is None:
+            return None
+        claims = jwt.decode(held, self._secret, algorithms=[SharedSecret.algorithm], options={"verify_exp": False})
+        return mint(
+            self._secret,
+            tenant=claims["tenant"],
+            sub=claims["sub"],
+            roles=[Role(each) for each in claims["roles"]],
+            now=self._clock(),
+            life=self._life,
+        )
+
+
+def is_from_this_machine(request: Request) -> bool:
+    """Whether the peer is this machine and was not sent here by a name of a stranger's (DNS rebinding)."""
+    host = request.url.hostname or ""
+    return (
+        request.client is not None and _is_loopback(request.client.host) and (host == "localhost" or _is_loopback(host))
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+async def _role_in(request: Request) -> str | None:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            return None
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    role = said.get("role") if isinstance(said, dict) else None
+    return role if isinstance(role, str) else None
+
+
+def _logins_in(path: Path) -> dict[str, str]:
+    """Tokens by role; none before the demo has written them."""
+    try:
+        with path.open("rb") as file:
+            tokens = json.loads(file.read(LOGINS_BYTES_MAX))["tokens"]
+    except FileNotFoundError:
+        return {}
+    return {role: token for role, token in tokens.items() if role in set(Role)}
