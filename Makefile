@@ -1,6 +1,6 @@
 # Sightline: `make demo` shows it, `make test` proves it. Everything runs from .venv, which the first target makes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test node-packages conformance lint verify features schema schema-check bench chaos crashpoints lock clean
+.PHONY: help demo test node-packages conformance vendored lint verify features schema schema-check bench chaos crashpoints lock clean
 
 # A pyenv shim named python3.11 may exist without a Python behind it, so it is tried, not looked up.
 PYTHON ?= $(shell python3.11 -c pass 2>/dev/null && echo python3.11 || echo python3)
@@ -36,6 +36,10 @@ node-packages: $(NODE_READY) # what `make conformance` needs of a registry
 
 conformance: $(READY) $(NODE_READY) ## the public GraphQL suites and clients, in Node 20 or newer
 	@exec $(RUN) -m pytest tests/conformance
+
+# Node's npm is needed here; a file that is there with the pinned bytes stays as it is.
+vendored: $(READY) ## take the files of others that the pages are made of from npm again
+	@exec $(RUN) -m tests.support.vendored
 
 lint: $(READY) ## ruff, mypy, the floors
 	.venv/bin/ruff check .

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -29,6 +30,7 @@ from server.health import health_of
 from server.identity import Identity, KeySet, SharedSecret
 from server.metrics import Operations, Parts
 from server.observing import VERSION, Observing, observing
+from server.pages.graphiql import GraphiQL
 from server.serving import UVICORN, QuietServer, listen
 from server.settings import Settings
 
@@ -59,7 +61,9 @@ def identity_of(settings: Settings, opened: Means) -> Identity:
 class Api:
     """The application over opened means: routes, and the parts that must be closed in order."""
 
-    def __init__(self, settings: Settings, opened: Means, watched: Observing | None = None) -> None:
+    def __init__(
+        self, settings: Settings, opened: Means, watched: Observing | None = None, *, logins: Path | None = None
+    ) -> None:
         watched = watched or observing(settings, "api")
         operations = Operations()
         tell = watched.tell_to(operations)
@@ -123,6 +127,7 @@ class Api:
                 Route("/health", self.health),
                 Route("/ready", self.ready),
                 Route("/schema.graphql", self.schema),
+                *(GraphiQL(logins=logins).routes if settings.graphiql else []),
             ],
             middleware=_cors(settings.cors_origins),
         )
@@ -179,12 +184,17 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
     ]
 
 
-async def serve_api(settings: Settings, addresses: Addresses, *, stop: asyncio.Event) -> None:
-    """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered."""
+async def serve_api(
+    settings: Settings, addresses: Addresses, *, stop: asyncio.Event, logins: Path | None = None
+) -> None:
+    """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered.
+
+    `logins` is the demo's file of tokens, which GraphiQL then offers.
+    """
     watched = observing(settings, "api")
     async with means(settings, addresses) as opened:
         opened.live.listen()
-        api = Api(settings, opened, watched)
+        api = Api(settings, opened, watched, logins=logins)
         config = uvicorn.Config(
             api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=settings.shutdown_seconds, **UVICORN
         )

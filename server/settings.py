@@ -33,6 +33,7 @@ ISO_DURATION = re.compile(
 )
 NOW_OFFSET_MAX = timedelta(days=3660)
 
+Environment = Literal["development", "production"]
 T = TypeVar("T")
 
 
@@ -99,6 +100,7 @@ TABLE = (
         "origins such as https://school.example, separated by commas; never *",
         "Other sites whose pages may call this service.",
     ),
+    Setting("GRAPHIQL", "on; off in production", "on or off", "The schema in a browser, at /graphiql."),
     Setting("MAX_CONCURRENT_REQUESTS", "100", "a whole number, 1 to 10000", "More are answered OVERLOADED."),
     Setting("WORKER_CONCURRENCY", "twice the CPUs", "a whole number, 1 to 256", "Batches one worker folds at a time."),
     Setting("SHUTDOWN_SECONDS", "8", "a whole number, 1 to 300", "Time to finish work in flight after SIGTERM."),
@@ -147,7 +149,7 @@ _ROWS = {row.name: row for row in TABLE}
 class Settings:
     """The whole configuration of one process. `database_url` and `redis_url` are None for the embedded servers."""
 
-    environment: Literal["development", "production"]
+    environment: Environment
     host: str
     port: int
     data_dir: Path
@@ -163,6 +165,7 @@ class Settings:
     jwt_issuer: str | None
     jwt_audience: str | None
     cors_origins: tuple[str, ...]
+    graphiql: bool
     max_concurrent_requests: int
     worker_concurrency: int
     shutdown_seconds: int
@@ -185,8 +188,9 @@ class Settings:
             "POOL_SIZE_MAX", default=50 if database_url else EMBEDDED_POOL_SIZE_MAX, least=1, most=500
         )
         idle_default = min(10, pool_size_max)
+        environment: Environment = given.parsed("ENVIRONMENT", environment_name, "development")
         settings = cls(
-            environment=given.parsed("ENVIRONMENT", environment_name, "development"),
+            environment=environment,
             host=given.parsed("HOST", listen_address, "127.0.0.1"),
             port=given.number("PORT", default=8080, least=1, most=65535),
             data_dir=given.parsed("DATA_DIR", Path, Path(".sightline")),
@@ -202,6 +206,7 @@ class Settings:
             jwt_issuer=given.text("JWT_ISSUER"),
             jwt_audience=given.text("JWT_AUDIENCE"),
             cors_origins=given.parsed("CORS_ORIGINS", explicit_origins, ()),
+            graphiql=given.parsed("GRAPHIQL", switch, environment == "development"),
             max_concurrent_requests=given.number("MAX_CONCURRENT_REQUESTS", default=100, least=1, most=10_000),
             worker_concurrency=given.number(
                 "WORKER_CONCURRENCY", default=min(2 * (os.cpu_count() or 1), 256), least=1, most=256
@@ -284,7 +289,7 @@ class Given:
         return self.parsed(name, within, default)
 
 
-def environment_name(value: str) -> Literal["development", "production"]:
+def environment_name(value: str) -> Environment:
     match value:
         case "development" | "production" as name:
             return name
@@ -364,6 +369,15 @@ def truth(value: str) -> bool:
         case "true" | "1":
             return True
         case "false" | "0":
+            return False
+    raise ValueError(value)
+
+
+def switch(value: str) -> bool:
+    match value.lower():
+        case "on":
+            return True
+        case "off":
             return False
     raise ValueError(value)
 
