@@ -31,8 +31,8 @@ from server.health import health_of
 from server.identity import Identity, KeySet, SharedSecret
 from server.metrics import Operations, Parts
 from server.observing import VERSION, Observing, observing
+from server.pages.graphiql import GraphiQL
 from server.pages.live import LivePage, wants_html
-from server.pages.sign_in import PATH as SIGN_IN
 from server.pages.sign_in import SignIn
 from server.serving import UVICORN, QuietServer, listen
 from server.settings import Settings
@@ -126,8 +126,8 @@ class Api:
                 sampling=watched.sampling,
             )
         )
-        sign_in = None if logins is None else SignIn(logins=logins, secret=settings.signing_secret(), clock=opened.clock)
-        self._page = LivePage(sign_in_url="" if sign_in is None else SIGN_IN.lstrip("/"))
+        sign_in = _sign_in(settings, opened, logins)
+        self._page = LivePage(sign_in_path=settings.sign_in_path or ("" if sign_in is None else SignIn.PATH))
         is_public = settings.metrics_token is not None and settings.metrics_port is None
         self.app = Starlette(
             routes=[
@@ -140,6 +140,7 @@ class Api:
                 Route("/health", self.health),
                 Route("/ready", self.ready),
                 Route("/schema.graphql", self.schema),
+                *(GraphiQL(logins=logins).routes if settings.graphiql else []),
             ],
             middleware=_cors(settings.cors_origins),
         )
@@ -182,6 +183,13 @@ class Api:
         await self.wake.aclose()
 
 
+def _sign_in(settings: Settings, opened: Means, logins: Path | None) -> SignIn | None:
+    """The demo's own; elsewhere the operator names where tokens come from."""
+    if logins is None:
+        return None
+    return SignIn(logins=logins, secret=settings.signing_secret(), clock=opened.clock)
+
+
 def _cors(origins: Sequence[str]) -> list[Middleware]:
     """CORS for an explicit list of origins; without one, no browser of another origin is answered (003-34)."""
     if not origins:
@@ -201,7 +209,10 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
 async def serve_api(
     settings: Settings, addresses: Addresses, *, stop: asyncio.Event, logins: Path | None = None
 ) -> None:
-    """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered."""
+    """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered.
+
+    `logins` is the demo's file of tokens, whose people the pages then offer to sign in.
+    """
     watched = observing(settings, "api")
     async with means(settings, addresses) as opened:
         opened.live.listen()

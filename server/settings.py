@@ -33,6 +33,7 @@ ISO_DURATION = re.compile(
 )
 NOW_OFFSET_MAX = timedelta(days=3660)
 
+Environment = Literal["development", "production"]
 T = TypeVar("T")
 
 
@@ -117,6 +118,13 @@ TABLE = (
         "2025 or 2026",
         "GraphQL over HTTP: 2026 answers wrong documents with 422, and half an answer with 294.",
     ),
+    Setting(
+        "SIGN_IN_PATH",
+        "none",
+        "a path of this origin, such as /auth/token",
+        "Where the live page fetches tokens: POST answers `accessToken` as JSON. Unset: the viewer pastes one.",
+    ),
+    Setting("GRAPHIQL", "on; off in production", "on or off", "The schema in a browser, at /graphiql."),
     Setting("MAX_CONCURRENT_REQUESTS", "100", "a whole number, 1 to 10000", "More are answered OVERLOADED."),
     Setting("WORKER_CONCURRENCY", "twice the CPUs", "a whole number, 1 to 256", "Batches one worker folds at a time."),
     Setting("SHUTDOWN_SECONDS", "8", "a whole number, 1 to 300", "Time to finish work in flight after SIGTERM."),
@@ -165,7 +173,7 @@ _ROWS = {row.name: row for row in TABLE}
 class Settings:
     """The whole configuration of one process. `database_url` and `redis_url` are None for the embedded servers."""
 
-    environment: Literal["development", "production"]
+    environment: Environment
     host: str
     port: int
     data_dir: Path
@@ -184,6 +192,8 @@ class Settings:
     documents: Literal["any", "trusted"]
     trusted_documents: tuple[Path, ...]
     http_status_edition: Literal[2025, 2026]
+    sign_in_path: str | None
+    graphiql: bool
     max_concurrent_requests: int
     worker_concurrency: int
     shutdown_seconds: int
@@ -206,8 +216,9 @@ class Settings:
             "POOL_SIZE_MAX", default=50 if database_url else EMBEDDED_POOL_SIZE_MAX, least=1, most=500
         )
         idle_default = min(10, pool_size_max)
+        environment: Environment = given.parsed("ENVIRONMENT", environment_name, "development")
         settings = cls(
-            environment=given.parsed("ENVIRONMENT", environment_name, "development"),
+            environment=environment,
             host=given.parsed("HOST", listen_address, "127.0.0.1"),
             port=given.number("PORT", default=8080, least=1, most=65535),
             data_dir=given.parsed("DATA_DIR", Path, Path(".sightline")),
@@ -226,6 +237,8 @@ class Settings:
             documents=given.parsed("DOCUMENTS", documents_regime, "any"),
             trusted_documents=given.parsed("TRUSTED_DOCUMENTS", readable_places, ()),
             http_status_edition=given.parsed("HTTP_STATUS_EDITION", status_edition, 2025),
+            sign_in_path=given.parsed("SIGN_IN_PATH", own_path, None),
+            graphiql=given.parsed("GRAPHIQL", switch, environment == "development"),
             max_concurrent_requests=given.number("MAX_CONCURRENT_REQUESTS", default=100, least=1, most=10_000),
             worker_concurrency=given.number(
                 "WORKER_CONCURRENCY", default=min(2 * (os.cpu_count() or 1), 256), least=1, most=256
@@ -308,7 +321,7 @@ class Given:
         return self.parsed(name, within, default)
 
 
-def environment_name(value: str) -> Literal["development", "production"]:
+def environment_name(value: str) -> Environment:
     match value:
         case "development" | "production" as name:
             return name
@@ -404,6 +417,21 @@ def truth(value: str) -> bool:
         case "true" | "1":
             return True
         case "false" | "0":
+            return False
+    raise ValueError(value)
+
+
+def own_path(value: str) -> str:
+    if not re.fullmatch(r"/[\w.~-][\w.~/-]{0,200}", value, re.ASCII):
+        raise ValueError(value)
+    return value
+
+
+def switch(value: str) -> bool:
+    match value.lower():
+        case "on":
+            return True
+        case "off":
             return False
     raise ValueError(value)
 

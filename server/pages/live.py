@@ -16,11 +16,11 @@ HTML = "text/html"
 
 
 class LivePage:
-    """The page and its files. `sign_in_url` is where the page fetches fresh tokens; "" lets the viewer paste one."""
+    """The page and its files. `sign_in_path` is where the page fetches fresh tokens; "" lets the viewer paste one."""
 
-    def __init__(self, *, sign_in_url: str = "") -> None:
+    def __init__(self, *, sign_in_path: str = "") -> None:
         shelf = Shelf([Content.read(BUILT / name) for name in FILES], folder="live")
-        self._page = shelf.page(Content.read(BUILT / "index.html"), **{"sign-in": sign_in_url})
+        self._page = shelf.page(Content.read(BUILT / "index.html"), **{"sign-in": sign_in_path})
         self.routes: Sequence[Route] = [shelf.route]
 
     def show(self, request: Request) -> Response:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import jwt
@@ -14,8 +13,8 @@ from starlette.routing import Route
 from rules.access import Role
 from server.identity import SharedSecret, mint
 from server.pages.files import GUARDS
+from server.pages.visitors import is_from_this_machine
 
-PATH = "/sign-in"
 LIFE = timedelta(minutes=5)  # as an access token of a school's own issuer (C10), so that renewal is seen at work
 BODY_BYTES_MAX = 1024
 LOGINS_BYTES_MAX = 64 * 1024
@@ -28,12 +27,14 @@ class SignIn:
     and only the service's own pages: the request must be JSON, which no form of a stranger's page can send.
     """
 
+    PATH = "/sign-in"
+
     def __init__(self, *, logins: Path, secret: str, clock: Callable[[], datetime], life: timedelta = LIFE) -> None:
         self._logins = logins
         self._secret = secret
         self._clock = clock
         self._life = life
-        self.route = Route(PATH, self._answer, methods=["POST"])
+        self.route = Route(self.PATH, self._answer, methods=["POST"])
 
     async def _answer(self, request: Request) -> Response:
         headers = {**GUARDS, "cache-control": "no-store"}
@@ -59,21 +60,6 @@ class SignIn:
             now=self._clock(),
             life=self._life,
         )
-
-
-def is_from_this_machine(request: Request) -> bool:
-    """Whether the peer is this machine and was not sent here by a name of a stranger's (DNS rebinding)."""
-    host = request.url.hostname or ""
-    return (
-        request.client is not None and _is_loopback(request.client.host) and (host == "localhost" or _is_loopback(host))
-    )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 async def _role_in(request: Request) -> str | None:
