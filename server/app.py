@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -33,7 +32,7 @@ from server.metrics import Operations, Parts
 from server.observing import VERSION, Observing, observing
 from server.pages.graphiql import GraphiQL
 from server.pages.live import LivePage, wants_html
-from server.pages.sign_in import SignIn
+from server.pages.sign_in import Logins, SignIn
 from server.serving import UVICORN, QuietServer, listen
 from server.settings import Settings
 
@@ -65,7 +64,7 @@ class Api:
     """The application over opened means: routes, and the parts that must be closed in order."""
 
     def __init__(
-        self, settings: Settings, opened: Means, watched: Observing | None = None, *, logins: Path | None = None
+        self, settings: Settings, opened: Means, watched: Observing | None = None, *, logins: Logins | None = None
     ) -> None:
         watched = watched or observing(settings, "api")
         operations = Operations()
@@ -140,7 +139,7 @@ class Api:
                 Route("/health", self.health),
                 Route("/ready", self.ready),
                 Route("/schema.graphql", self.schema),
-                *(GraphiQL(logins=logins).routes if settings.graphiql else []),
+                *(GraphiQL(logins=None if logins is None else logins.file).routes if settings.graphiql else []),
             ],
             middleware=_cors(settings.cors_origins),
         )
@@ -183,7 +182,7 @@ class Api:
         await self.wake.aclose()
 
 
-def _sign_in(settings: Settings, opened: Means, logins: Path | None) -> SignIn | None:
+def _sign_in(settings: Settings, opened: Means, logins: Logins | None) -> SignIn | None:
     """The demo's own; elsewhere the operator names where tokens come from."""
     if logins is None:
         return None
@@ -207,11 +206,11 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
 
 
 async def serve_api(
-    settings: Settings, addresses: Addresses, *, stop: asyncio.Event, logins: Path | None = None
+    settings: Settings, addresses: Addresses, *, stop: asyncio.Event, logins: Logins | None = None
 ) -> None:
     """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered.
 
-    `logins` is the demo's file of tokens, whose people the pages then offer to sign in.
+    `logins` says whom the pages of the demo sign in.
     """
     watched = observing(settings, "api")
     async with means(settings, addresses) as opened:

@@ -117,6 +117,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="tokens whose people the pages sign in on this machine: the demo's demo.json",
     )
+    api.add_argument(
+        "--login-seconds", type=int, default=300, metavar="N", help="how long the pages stay signed in; they renew it"
+    )
     worker.add_argument("--check", action="store_true", help="ask whether a worker is alive, and end: 0 yes, 1 no")
     for process in (api, worker):
         process.add_argument(
@@ -231,12 +234,14 @@ def run_api(asked: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to stop."""
     from server.app import serve_api
     from server.documents import checked
+    from server.pages.sign_in import Logins
     from server.processes import serve
 
     if asked.logins is not None and settings.is_production:
         raise WrongSetting("ENVIRONMENT", "development where --logins are offered", "production")
     checked(settings)  # before any server is started or joined
-    work = partial(serve_api, logins=asked.logins)
+    logins = None if asked.logins is None else Logins(asked.logins, timedelta(seconds=asked.login_seconds))
+    work = partial(serve_api, logins=logins)
     return _until_stopped(lambda stop: serve(settings, work, stop), asked.end_with)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,20 +21,27 @@ BODY_BYTES_MAX = 1024
 LOGINS_BYTES_MAX = 64 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Logins:
+    """Whom the demo's pages sign in: the file of their tokens, and for how long at a time."""
+
+    file: Path
+    life: timedelta = LIFE
+
+
 class SignIn:
     """POST /sign-in with `{"role": "teacher"}`: a fresh token of the demo's person of that role.
 
-    `logins` is the demo's file of tokens, whose people are signed in again for `life`. Only this machine is answered,
+    The people of `logins` are signed in again, for a short life. Only this machine is answered,
     and only the service's own pages: the request must be JSON, which no form of a stranger's page can send.
     """
 
     PATH = "/sign-in"
 
-    def __init__(self, *, logins: Path, secret: str, clock: Callable[[], datetime], life: timedelta = LIFE) -> None:
+    def __init__(self, *, logins: Logins, secret: str, clock: Callable[[], datetime]) -> None:
         self._logins = logins
         self._secret = secret
         self._clock = clock
-        self._life = life
         self.route = Route(self.PATH, self._answer, methods=["POST"])
 
     async def _answer(self, request: Request) -> Response:
@@ -48,7 +56,7 @@ class SignIn:
         return JSONResponse({"accessToken": token}, headers=headers)
 
     def _token_of(self, role: str | None) -> str | None:
-        held = _logins_in(self._logins).get(role or "")
+        held = _logins_in(self._logins.file).get(role or "")
         if held is None:
             return None
         claims = jwt.decode(held, self._secret, algorithms=[SharedSecret.algorithm], options={"verify_exp": False})
@@ -58,7 +66,7 @@ class SignIn:
             sub=claims["sub"],
             roles=[Role(each) for each in claims["roles"]],
             now=self._clock(),
-            life=self._life,
+            life=self._logins.life,
         )
 
 

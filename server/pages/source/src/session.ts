@@ -78,8 +78,7 @@ async function fetchToken(): Promise<Credentials> {
 }
 
 function accept(token: string): Credentials {
-  const fresh = { token, expiresAt: expiryOf(token) };
-  if (fresh.expiresAt <= Date.now()) throw new Error("This token has already ended.");
+  const fresh = { token, expiresAt: Date.now() + lifeMsOf(token) };
   credentials.value = fresh;
   renewed.forEach((tell) => tell(fresh));
   plan(fresh.expiresAt);
@@ -100,11 +99,12 @@ function renewAhead(): void {
   });
 }
 
-function expiryOf(token: string): number {
+/** How long a token holds from when it was made: this machine's own clock may be wrong, so it is not compared with. */
+function lifeMsOf(token: string): number {
   const [, body] = token.split(".");
   try {
-    const claims = JSON.parse(atob((body ?? "").replace(/-/g, "+").replace(/_/g, "/"))) as { exp: number };
-    if (typeof claims.exp === "number") return claims.exp * 1000;
+    const claims = JSON.parse(atob((body ?? "").replace(/-/g, "+").replace(/_/g, "/"))) as { exp: number; iat?: number };
+    if (typeof claims.exp === "number") return Math.max(0, claims.exp * 1000 - (claims.iat ? claims.iat * 1000 : Date.now()));
   } catch {
     // told below
   }
