@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,15 @@ def parser() -> argparse.ArgumentParser:
     )
     api = command("api", run_api, "Serve GraphQL over HTTP and WebSocket.", more=embedded)
     worker = command("worker", run_worker, "Fold recorded events into what is read.", more=embedded)
+    api.add_argument(
+        "--logins",
+        type=Path,
+        metavar="FILE",
+        help="tokens whose people the pages sign in on this machine: the demo's demo.json",
+    )
+    api.add_argument(
+        "--login-seconds", type=int, default=300, metavar="N", help="how long the pages stay signed in; they renew it"
+    )
     worker.add_argument("--check", action="store_true", help="ask whether a worker is alive, and end: 0 yes, 1 no")
     for process in (api, worker):
         process.add_argument(
@@ -224,10 +234,15 @@ def run_api(asked: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to stop."""
     from server.app import serve_api
     from server.documents import checked
+    from server.pages.sign_in import Logins
     from server.processes import serve
 
+    if asked.logins is not None and settings.is_production:
+        raise WrongSetting("ENVIRONMENT", "development where --logins are offered", "production")
     checked(settings)  # before any server is started or joined
-    return _until_stopped(lambda stop: serve(settings, serve_api, stop), asked.end_with)
+    logins = None if asked.logins is None else Logins(asked.logins, timedelta(seconds=asked.login_seconds))
+    work = partial(serve_api, logins=logins)
+    return _until_stopped(lambda stop: serve(settings, work, stop), asked.end_with)
 
 
 def run_worker(asked: argparse.Namespace, settings: Settings) -> int:

@@ -33,6 +33,7 @@ ISO_DURATION = re.compile(
 )
 NOW_OFFSET_MAX = timedelta(days=3660)
 
+Environment = Literal["development", "production"]
 T = TypeVar("T")
 
 
@@ -117,6 +118,13 @@ TABLE = (
         "2025 or 2026",
         "GraphQL over HTTP: 2026 answers wrong documents with 422, and half an answer with 294.",
     ),
+    Setting(
+        "SIGN_IN_PATH",
+        "none",
+        "a path of this origin, such as /auth/token",
+        "Where the live page fetches tokens: POST answers `accessToken` as JSON. Unset: the viewer pastes one.",
+    ),
+    Setting("GRAPHIQL", "on; off in production", "on or off", "The schema in a browser, at /graphiql."),
     Setting("RATE_LIMIT_ENABLED", "true", "true or false", "Limits of each viewer; docs/costs.md lists them."),
     Setting(
         "INTEGRATOR_EVENTS_PER_SECOND",
@@ -172,7 +180,7 @@ _ROWS = {row.name: row for row in TABLE}
 class Settings:
     """The whole configuration of one process. `database_url` and `redis_url` are None for the embedded servers."""
 
-    environment: Literal["development", "production"]
+    environment: Environment
     host: str
     port: int
     data_dir: Path
@@ -191,6 +199,8 @@ class Settings:
     documents: Literal["any", "trusted"]
     trusted_documents: tuple[Path, ...]
     http_status_edition: Literal[2025, 2026]
+    sign_in_path: str | None
+    graphiql: bool
     rate_limit_enabled: bool
     integrator_events_per_second: int
     max_concurrent_requests: int
@@ -215,8 +225,9 @@ class Settings:
             "POOL_SIZE_MAX", default=50 if database_url else EMBEDDED_POOL_SIZE_MAX, least=1, most=500
         )
         idle_default = min(10, pool_size_max)
+        environment: Environment = given.parsed("ENVIRONMENT", environment_name, "development")
         settings = cls(
-            environment=given.parsed("ENVIRONMENT", environment_name, "development"),
+            environment=environment,
             host=given.parsed("HOST", listen_address, "127.0.0.1"),
             port=given.number("PORT", default=8080, least=1, most=65535),
             data_dir=given.parsed("DATA_DIR", Path, Path(".sightline")),
@@ -235,6 +246,8 @@ class Settings:
             documents=given.parsed("DOCUMENTS", documents_regime, "any"),
             trusted_documents=given.parsed("TRUSTED_DOCUMENTS", readable_places, ()),
             http_status_edition=given.parsed("HTTP_STATUS_EDITION", status_edition, 2025),
+            sign_in_path=given.parsed("SIGN_IN_PATH", own_path, None),
+            graphiql=given.parsed("GRAPHIQL", switch, environment == "development"),
             rate_limit_enabled=given.parsed("RATE_LIMIT_ENABLED", truth, True),
             integrator_events_per_second=given.number(
                 "INTEGRATOR_EVENTS_PER_SECOND", default=10_000, least=1, most=10_000_000
@@ -321,7 +334,7 @@ class Given:
         return self.parsed(name, within, default)
 
 
-def environment_name(value: str) -> Literal["development", "production"]:
+def environment_name(value: str) -> Environment:
     match value:
         case "development" | "production" as name:
             return name
@@ -417,6 +430,21 @@ def truth(value: str) -> bool:
         case "true" | "1":
             return True
         case "false" | "0":
+            return False
+    raise ValueError(value)
+
+
+def own_path(value: str) -> str:
+    if not re.fullmatch(r"/[\w.~-][\w.~/-]{0,200}", value, re.ASCII):
+        raise ValueError(value)
+    return value
+
+
+def switch(value: str) -> bool:
+    match value.lower():
+        case "on":
+            return True
+        case "off":
             return False
     raise ValueError(value)
 
