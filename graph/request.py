@@ -12,7 +12,9 @@ from db.pool import Pool
 from db.recorder import Recorder
 from db.trace import UNTRACED, Span, Tracer
 from db.wake import Wake
+from graph.audience import Audiences, Seat
 from graph.fanout import Fanout
+from graph.tokens import Place
 from rules.access import Viewer
 
 
@@ -26,6 +28,7 @@ class Engine:
     wake: Wake
     live: Live
     fanout: Fanout = field(default_factory=Fanout)
+    audiences: Audiences = field(default_factory=Audiences)
     tracer: Tracer = UNTRACED
 
 
@@ -39,6 +42,9 @@ class Context:
     traceparent: str | None = None  # W3C trace context, kept with what the operation records
     push: Span | None = None  # of the message that a subscription is delivering, where its change is traced
     now: datetime  # read once, so that every field of an answer is about the same moment
+    seat: Seat | None = None  # of a subscriber whose messages may be shared
+    enters_at: Place | None = None  # where a subscription goes on that an audience listens to
+    told_at: Place | None = None  # of the message that a subscription is delivering
     loaders: dict[Any, Any] = field(default_factory=dict)  # one operation's caches, by loader
 
     @property

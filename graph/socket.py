@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 from graphql import OperationType
+from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from graph.answers import Answer, refusal
@@ -14,6 +15,7 @@ from graph.documents import Documents, Malformed
 from graph.frames import REASON_CHARACTERS_MAX, BadMessage, Close, id_of, message_of, operation_of, payload_of
 from graph.gate import Gate
 from graph.http import STATUS, correlation_of, token_of
+from graph.listening import listen
 from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused
 from graph.request import Engine, begin
 from graph.telling import GONE, Operation, Tell
@@ -43,10 +45,41 @@ class House(Protocol):
         """Count one more socket for a viewer, unless they have as many as they may."""
 
 
+class _Outlet:
+    """Where one operation's shared messages go: the same frame as its own, but for the id."""
+
+    def __init__(self, socket: "Socket", operation: Operation, operation_id: str) -> None:
+        self._socket = socket
+        self._operation = operation
+        self._head = f'{{"id":{_encode(operation_id).decode()},"type":"next","payload":'
+
+    def offer(self, answer: Answer, text: str) -> bool:
+        """Splice the frame: nothing of it is encoded again."""
+        self._operation.answered(answer)
+        return self._socket.offer(f"{self._head}{text}}}")
+
+
+def sent_at_once(sending: Awaitable[None]) -> bool:
+    """Take a send of ASGI as far as it goes without waiting; False where it had to wait, and is called off unsent.
+
+    The server waits for room first and writes then, so nothing has left of a send that waits.
+    """
+    steps = sending.__await__()
+    try:
+        next(steps)
+    except StopIteration:
+        return True
+    except (OSError, RuntimeError):  # the peer is gone, or the close frame is out
+        return False
+    steps.close()
+    return False
+
+
 class Socket:
     """One connection. The reader handles messages in order; each operation is a task that pulls at its own pace."""
 
-    def __init__(self, websocket: WebSocket, house: House) -> None:
+    def __init__(self, websocket: WebSocket, send: Send, house: House) -> None:
+        self._send_frame = send  # as the server gave it: thousands of frames a second need no second look
         self.viewer: Viewer | None = None
         self._websocket = websocket
         self._house = house
@@ -56,6 +89,11 @@ class Socket:
         self._verdict: asyncio.Future[tuple[Close, str]] = asyncio.get_running_loop().create_future()
         self._correlation = correlation_of(websocket.headers.get("x-request-id"))
         self._expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def operations(self) -> int:
+        """How many operations run."""
+        return len(self._operations)
 
     def close(self, code: Close, reason: str) -> None:
         """Decide the end of the socket; the first verdict stands, and `run` carries it out."""
@@ -193,7 +231,7 @@ class Socket:
         )
         try:
             refuse_unstorable_text(text, ask.variables)
-            async with aclosing(self._answers(ask, operation)) as answers:
+            async with aclosing(self._answers(ask, operation, operation_id)) as answers:
                 async for answer in answers:
                     if self._operations.get(operation_id) is not me:
                         return  # completed by the client meanwhile
@@ -220,7 +258,7 @@ class Socket:
                 operation.status = STATUS[ErrorCode(min(operation.codes))]
             operation.finish(self._house.tell)
 
-    async def _answers(self, ask: Ask, operation: Operation) -> AsyncGenerator[Answer]:
+    async def _answers(self, ask: Ask, operation: Operation, operation_id: str) -> AsyncGenerator[Answer]:
         house, viewer = self._house, operation.viewer
         assert viewer is not None, "a socket operates for the viewer it was acknowledged to"
         async with house.gate.passing():
@@ -236,15 +274,18 @@ class Socket:
         if plan.kind is OperationType.QUERY:
             yield answer
             return
-        async with aclosing(house.documents.subscribe(plan, ask.variables, context)) as answers:
+        outlet = _Outlet(self, operation, operation_id)
+        async with aclosing(listen(house.documents, plan, ask.variables, context, outlet)) as answers:
             async for answer in answers:
-                try:
-                    yield answer
-                finally:
-                    if context.push is not None:  # the message was handed to the connection, or its reader left
-                        context.push.rename(f"push {plan.root.removeprefix('subscription ')}")
-                        context.push.end()
-                        context.push = None
+                yield answer
+
+    def offer(self, message: str) -> bool:
+        """Send one frame if there is room for it at once; False sends nothing."""
+        if self._verdict.done():
+            return False
+        is_sent = sent_at_once(self._send_frame({"type": "websocket.send", "text": message}))
+        self._house.messages += is_sent
+        return is_sent
 
     async def _fail(self, operation_id: str, answer: Answer) -> None:
         # `error` is itself the last message of an operation: the protocol allows no `complete` after it.

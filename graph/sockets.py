@@ -62,7 +62,7 @@ class GraphQLSockets:
             await websocket.close(Close.UNACCEPTABLE_SUBPROTOCOL, "Subprotocol not acceptable")
             return
         await websocket.accept(subprotocol=PROTOCOL)
-        socket = Socket(websocket, self)
+        socket = Socket(websocket, send, self)
         if self._is_closing:
             socket.close(Close.RESTARTING, "Service restarting")
         elif len(self.open) >= SOCKETS_MAX:
@@ -73,10 +73,14 @@ class GraphQLSockets:
         finally:
             self.open.discard(socket)
             if socket.viewer:
-                self._of_viewer[_key(socket.viewer)] -= 1
-                self._of_viewer += Counter()  # drops the zeros, so that the counter never outgrows the open sockets
+                self._let_go(socket.viewer)
             async with self._changed:
                 self._changed.notify_all()
+
+    @property
+    def operations(self) -> int:
+        """How many operations run over all open sockets: subscriptions, nearly all of them."""
+        return sum(socket.operations for socket in self.open)
 
     def admit(self, viewer: Viewer) -> bool:
         """Count one more socket for a viewer, unless they have as many as they may."""
@@ -84,6 +88,11 @@ class GraphQLSockets:
             return False
         self._of_viewer[_key(viewer)] += 1
         return True
+
+    def _let_go(self, viewer: Viewer) -> None:
+        self._of_viewer[_key(viewer)] -= 1
+        if not self._of_viewer[_key(viewer)]:
+            del self._of_viewer[_key(viewer)]  # the counter never outgrows the open sockets
 
     def close_viewer(self, tenant: int, key: str, code: Close, reason: str) -> None:
         """Send one viewer's sockets home: after logout, or when a right was withdrawn."""
