@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +20,7 @@ from graph.http import STATUS, correlation_of, token_of
 from graph.listening import listen
 from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused
 from graph.request import Engine, begin
+from graph.scalars import write_moment
 from graph.telling import GONE, Operation, Tell
 from graph.wire import Ask, refuse_unstorable_text
 from rules.access import Viewer
@@ -161,8 +164,7 @@ class Socket:
             case "connection_init":
                 await self._init(payload_of(message))
             case "ping":
-                payload = payload_of(message)
-                await self._send({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
+                await self._pong(payload_of(message))
             case "pong":
                 payload_of(message)
             case "subscribe":
@@ -179,9 +181,8 @@ class Socket:
             self.close(Close.TOO_MANY_INITS, "Too many initialisation requests")
             return
         self._has_init = True
-        sent = {str(key).lower(): value for key, value in (payload or {}).items()}
         # Browsers cannot set headers on a socket, so the payload carries the token; other clients may use either.
-        authorization = sent.get("authorization") or self._websocket.headers.get("authorization")
+        authorization = _authorization(payload) or self._websocket.headers.get("authorization")
         try:
             viewer = await self._house.authenticate(token_of(authorization))
         except ExpiredCredential:
@@ -196,10 +197,46 @@ class Socket:
             self.close(Close.TRY_AGAIN_LATER, "Too many sockets")
             return
         self.viewer = viewer
-        seconds = (viewer.expires_at - self._house.engine.clock()).total_seconds()
+        self._expire(viewer.expires_at)
+        await self._send({"type": "connection_ack"})
+
+    def _expire(self, moment: datetime) -> None:
+        if self._expiry:
+            self._expiry.cancel()
+        seconds = (moment - self._house.engine.clock()).total_seconds()
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_later(max(0.0, seconds), self.close, Close.EXPIRED, "Token expired")
-        await self._send({"type": "connection_ack"})
+
+    async def _pong(self, payload: dict[str, Any] | None) -> None:
+        """Answer a ping with what it brought; one that brings a credential renews that of the socket (0017)."""
+        authorization = _authorization(payload)
+        if authorization is None:
+            await self._send({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
+        elif (told := await self._renewed(authorization)) is not None:
+            await self._send({"type": "pong", "payload": told})
+
+    async def _renewed(self, authorization: Any) -> dict[str, Any] | None:
+        """What is told of a fresh credential; None where it ends the socket. No stream notices."""
+        viewer = self.viewer
+        if viewer is None:
+            self.close(Close.UNAUTHORIZED, "Unauthorized")
+            return None
+        try:
+            fresh = await self._house.authenticate(token_of(authorization))
+        except ExpiredCredential:
+            # The one before still holds: a client whose clock is slow may send the next one.
+            expires_at = write_moment(viewer.expires_at)
+            return {"authorized": False, "code": ErrorCode.UNAUTHENTICATED, "expiresAt": expires_at}
+        except BadCredential:
+            self.close(Close.UNAUTHORIZED, "Unauthorized")
+            return None
+        # Streams were opened with the rights of the first credential: another person, or other rights, begin anew.
+        if replace(fresh, expires_at=viewer.expires_at) != viewer:
+            self.close(Close.UNAUTHORIZED, "The credential is of another viewer, or of other rights")
+            return None
+        self.viewer = fresh
+        self._expire(fresh.expires_at)
+        return {"authorized": True, "expiresAt": write_moment(fresh.expires_at)}
 
     async def _subscribe(self, operation_id: str, ask: Ask, text: str) -> None:
         if self.viewer is None:
@@ -308,3 +345,8 @@ class Socket:
         except TimeoutError:
             self.close(Close.TRY_AGAIN_LATER, "Slow consumer")
             raise WebSocketDisconnected from None
+
+
+def _authorization(payload: dict[str, Any] | None) -> Any:
+    """The credential that a payload carries, under a name spelled like a header's."""
+    return next((value for key, value in (payload or {}).items() if str(key).lower() == "authorization"), None)
