@@ -21,6 +21,7 @@ from rules.access import Viewer
 
 if TYPE_CHECKING:
     from graph.request import Context
+    from graph.streams import Told
 
 DELIVERY_RIGHT_SECONDS = 2.0  # a right that was withdrawn ends the deliveries within this
 IDLE_RIGHT_SECONDS = 3.5  # with the slow check or the patrol, who hears nothing is judged again at least every 5 s
@@ -49,7 +50,7 @@ class Right:
 class Outlet(Protocol):
     """Where the messages of one subscriber leave the process."""
 
-    def offer(self, answer: Answer, text: str) -> bool:
+    def offer(self, answer: Answer, text: str, token: str) -> bool:
         """Send one answer, written as JSON in `text`, if there is room for it at once; False sends nothing."""
 
 
@@ -148,10 +149,10 @@ class Audience:
             async with aclosing(answers):
                 async for answer in answers:
                     # What is no message, or no later one (a restored tenant begins anew), each finds for itself.
-                    place = context.told_at
-                    if not answer.is_executed or place is None or place[0] != self._epoch:
+                    told = context.told
+                    if not answer.is_executed or told is None or told.place[0] != self._epoch:
                         break
-                    await self._hand_out(answer, place)
+                    await self._hand_out(answer, told)
         except LOST:
             pass  # each goes on alone, as patiently as without an audience
         except Exception as error:  # raised in each subscription that sits here, and masked there
@@ -161,10 +162,10 @@ class Audience:
             for seat in tuple(self.seats):
                 self._dismiss(seat, failure)
 
-    async def _hand_out(self, answer: Answer, place: Place) -> None:
+    async def _hand_out(self, answer: Answer, told: "Told[Any]") -> None:
         text = _encode(answer.body).decode()
         # First of all: whoever comes from here on has read as far as this message.
-        self.heard = order = order_of(place)
+        self.heard = order = order_of(told.place)
         self._audiences.written += 1
         for turn, seat in enumerate(tuple(self.seats)):
             if turn % TURN == 0:
@@ -173,8 +174,8 @@ class Audience:
                 ties = await self._right.ties(DELIVERY_RIGHT_SECONDS)
             if seat not in self.seats or seat.heard >= order or not self._admits(seat, ties):
                 continue
-            if seat.outlet.offer(answer, text):
-                seat.place, seat.heard = place, order
+            if seat.outlet.offer(answer, text, told.token):
+                seat.place, seat.heard = told.place, order
                 self._audiences.handed += 1
             else:
                 self._dismiss(seat)

@@ -1,20 +1,75 @@
 """One subscriber: how its messages are made, and with whom they are shared."""
 
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Hashable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
-from graphql import FieldNode, Node, VariableNode
+from graphql import FieldNode, Node, OperationType, VariableNode
 
 from graph.answers import Answer
 from graph.audience import Outlet, Seat
 from graph.documents import Documents, Plan
-from graph.request import Context, begin
+from graph.gate import Gate
+from graph.refusal import ErrorCode, Refused
+from graph.request import Context, Engine, begin
+from graph.telling import Operation
 from graph.tokens import Place
+from graph.wire import Ask
 from rules.access import Role, Viewer
 
+BLOCKED_SECONDS_MAX = 30  # a peer that reads nothing for so long is gone, or is holding our memory
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class House(Protocol):
+    """What an operation on a live connection needs of the endpoint that accepted it."""
+
+    documents: Documents
+    engine: Engine
+    gate: Gate
+
+
+async def perform(
+    house: House, ask: Ask, operation: Operation, outlet: Outlet, *, resumes_after: str | None = None
+) -> AsyncGenerator[tuple[Answer, str | None]]:
+    """The answers of one operation, with the resume token of each that has one. Raises Refused or Malformed."""
+    viewer = operation.viewer
+    assert viewer is not None, "a live connection operates for the viewer it was opened by"
+    async with house.gate.passing():
+        operation.plan = plan = house.documents.plan(ask.query, ask.operation_name)
+        if plan.kind is OperationType.MUTATION:
+            # A mutation is retried by its sender when no answer comes. Here the answer may be lost in a queue behind
+            # live events, and size limits, statuses and Retry-After of HTTP do not exist.
+            raise Refused(ErrorCode.BAD_INPUT, "Mutations are not run on live connections; send them by HTTP POST.")
+        context = begin(house.engine, viewer, operation.correlation_id)
+        if plan.kind is OperationType.QUERY:
+            answer = await house.documents.execute(plan, ask.variables, context)
+    # Outside the gate: a subscription lives for hours, and the next reader of an answer may be slow.
+    if plan.kind is OperationType.QUERY:
+        yield answer, None
+        return
+    context.resumes_after = resumes_after
+    async with aclosing(listen(house.documents, plan, ask.variables, context, outlet)) as answers:
+        async for answer in answers:
+            yield answer, context.told.token if context.told and answer.is_executed else None
+
+
+def sent_at_once(sending: Awaitable[None]) -> bool:
+    """Take a send of ASGI as far as it goes without waiting; False where it had to wait, and is called off unsent.
+
+    The server waits for room first and writes then, so nothing has left of a send that waits.
+    """
+    steps = sending.__await__()
+    try:
+        next(steps)
+    except StopIteration:
+        return True
+    except (OSError, RuntimeError):  # the peer is gone, or the last frame is out
+        return False
+    steps.close()
+    return False
 
 
 async def listen(

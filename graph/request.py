@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import strawberry
 
@@ -16,6 +16,9 @@ from graph.audience import Audiences, Seat
 from graph.fanout import Fanout
 from graph.tokens import Place
 from rules.access import Viewer
+
+if TYPE_CHECKING:
+    from graph.streams import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Context:
     now: datetime  # read once, so that every field of an answer is about the same moment
     seat: Seat | None = None  # of a subscriber whose messages may be shared
     enters_at: Place | None = None  # where a subscription goes on that an audience listens to
-    told_at: Place | None = None  # of the message that a subscription is delivering
+    resumes_after: str | None = None  # the token of a client whose transport keeps it (Last-Event-ID)
+    told: "Told[Any] | None" = None  # what a subscription is delivering
     loaders: dict[Any, Any] = field(default_factory=dict)  # one operation's caches, by loader
 
     @property

@@ -1,14 +1,13 @@
 """One socket of graphql-transport-ws: its messages, its operations, and the code it is closed with."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
-from graphql import OperationType
 from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
@@ -17,9 +16,9 @@ from graph.documents import Documents, Malformed
 from graph.frames import REASON_CHARACTERS_MAX, BadMessage, Close, id_of, message_of, operation_of, payload_of
 from graph.gate import Gate
 from graph.http import STATUS, correlation_of, token_of
-from graph.listening import listen
+from graph.listening import BLOCKED_SECONDS_MAX, perform, sent_at_once
 from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused
-from graph.request import Engine, begin
+from graph.request import Engine
 from graph.scalars import write_moment
 from graph.telling import GONE, Operation, Tell
 from graph.wire import Ask, refuse_unstorable_text
@@ -27,7 +26,6 @@ from rules.access import Viewer
 
 INIT_SECONDS_MAX = 10
 OPERATIONS_PER_SOCKET_MAX = 16
-BLOCKED_SECONDS_MAX = 30  # a peer that reads nothing for so long is gone, or is holding our memory
 FAREWELL_SECONDS_MAX = 1
 STOP_SECONDS_MAX = 5
 
@@ -56,26 +54,10 @@ class _Outlet:
         self._operation = operation
         self._head = f'{{"id":{_encode(operation_id).decode()},"type":"next","payload":'
 
-    def offer(self, answer: Answer, text: str) -> bool:
+    def offer(self, answer: Answer, text: str, _token: str) -> bool:
         """Splice the frame: nothing of it is encoded again."""
         self._operation.answered(answer)
         return self._socket.offer(f"{self._head}{text}}}")
-
-
-def sent_at_once(sending: Awaitable[None]) -> bool:
-    """Take a send of ASGI as far as it goes without waiting; False where it had to wait, and is called off unsent.
-
-    The server waits for room first and writes then, so nothing has left of a send that waits.
-    """
-    steps = sending.__await__()
-    try:
-        next(steps)
-    except StopIteration:
-        return True
-    except (OSError, RuntimeError):  # the peer is gone, or the close frame is out
-        return False
-    steps.close()
-    return False
 
 
 class Socket:
@@ -268,8 +250,9 @@ class Socket:
         )
         try:
             refuse_unstorable_text(text, ask.variables)
-            async with aclosing(self._answers(ask, operation, operation_id)) as answers:
-                async for answer in answers:
+            outlet = _Outlet(self, operation, operation_id)
+            async with aclosing(perform(self._house, ask, operation, outlet)) as answers:
+                async for answer, _ in answers:
                     if self._operations.get(operation_id) is not me:
                         return  # completed by the client meanwhile
                     operation.answered(answer)
@@ -294,27 +277,6 @@ class Socket:
             if operation.codes and operation.status == GONE:
                 operation.status = STATUS[ErrorCode(min(operation.codes))]
             operation.finish(self._house.tell)
-
-    async def _answers(self, ask: Ask, operation: Operation, operation_id: str) -> AsyncGenerator[Answer]:
-        house, viewer = self._house, operation.viewer
-        assert viewer is not None, "a socket operates for the viewer it was acknowledged to"
-        async with house.gate.passing():
-            operation.plan = plan = house.documents.plan(ask.query, ask.operation_name)
-            if plan.kind is OperationType.MUTATION:
-                # A mutation is retried by its sender when no answer comes. On a socket the answer may be lost in a
-                # queue behind live events, and size limits, statuses and Retry-After of HTTP do not exist.
-                raise Refused(ErrorCode.BAD_INPUT, "Mutations are not run over WebSocket; send them by HTTP POST.")
-            context = begin(house.engine, viewer, self._correlation)
-            if plan.kind is OperationType.QUERY:
-                answer = await house.documents.execute(plan, ask.variables, context)
-        # Outside the gate: a subscription lives for hours, and the next reader of an answer may be slow.
-        if plan.kind is OperationType.QUERY:
-            yield answer
-            return
-        outlet = _Outlet(self, operation, operation_id)
-        async with aclosing(listen(house.documents, plan, ask.variables, context, outlet)) as answers:
-            async for answer in answers:
-                yield answer
 
     def offer(self, message: str) -> bool:
         """Send one frame if there is room for it at once; False sends nothing."""

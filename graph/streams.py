@@ -98,6 +98,7 @@ async def follow(context: Context, stream: Stream[Row], after: str | None) -> As
     async with context.engine.live.watching([stream.topic]) as watch:
         teller, first = await _enter(context, stream, after)
         if first is not None:
+            context.told = first
             yield first
         loop = asyncio.get_running_loop()
         is_shared = False
@@ -109,7 +110,7 @@ async def follow(context: Context, stream: Stream[Row], after: str | None) -> As
                 await asyncio.sleep(0)  # a socket with room never waits: a long snapshot must let the others in
                 await _patiently(partial(_judge, context, stream, seconds_max=DELIVERY_RIGHT_SECONDS))
                 _trace(context, stream, told, rung)
-                context.told_at = told.place
+                context.told = told
                 yield told
             if page.is_full:
                 continue
@@ -130,6 +131,7 @@ async def _enter(context: Context, stream: Stream[Row], after: str | None) -> tu
         await _judge(context, stream, seconds_max=DELIVERY_RIGHT_SECONDS)
         return _Teller(stream, *context.enters_at), None
     await _judge(context, stream, seconds_max=0)
+    after = context.resumes_after or after
     resumed = None if after is None else stream.name.read(after)
     position = await _position(context, stream)
     cursor, kind = _entrance(stream, position, resumed)

@@ -181,6 +181,32 @@ async def test_a_socket_that_reads_nothing_leaves_the_audience_and_reads_on_from
     assert [message["activity"]["event"]["eventId"] for message in behind] == names
 
 
+@pytest.mark.feature("003-43", "X-29")
+async def test_an_event_stream_hears_what_sockets_hear_and_resumes_by_its_last_id_or_by_after(desk: Desk) -> None:
+    async with served(desk) as street, street("teacher", Role.TEACHER) as connection:
+        await subscribe(connection, "1", RISK, variables={"key": "7b"})
+        await heard(connection)
+        async with street.events("admin", Role.ADMIN, RISK, key="7b") as stream:
+            ready, message = await anext(stream)
+            assert (message["kind"], message["resumeToken"]) == ("READY", ready)
+            await seated(desk, 2)
+            with counted(desk) as found:
+                await desk.fold(assigned("s1", 1))
+                told = [await anext(stream) for _ in range(4)]
+                sent = [(await heard(connection))["payload"]["data"]["riskFlagChanged"] for _ in range(4)]
+        (first, _), *rest = told
+        async with street.events("admin", Role.ADMIN, RISK, first, key="7b") as stream:
+            by_id = [await anext(stream) for _ in rest]
+        async with street.events("admin", Role.ADMIN, RISK, key="7b", after=first) as stream:
+            by_after = [await anext(stream) for _ in rest]
+
+    assert [message for _, message in told] == sent
+    assert [name for name, _ in told] == [message["resumeToken"] for message in sent]
+    assert (found["written"], found["handed"]) == (4, 8)
+    assert by_id == by_after
+    assert [name for name, _ in by_id] == [name for name, _ in rest]
+
+
 @pytest.mark.feature("000-18")
 async def test_who_loses_the_right_hears_nothing_more_and_the_others_go_on(desk: Desk) -> None:
     teacher, *admins = listeners = [

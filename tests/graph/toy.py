@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 
 from graph.access import ANY_SCOPE, PEOPLE, allow
 from graph.documents import Documents
+from graph.events import EventStreams
 from graph.gate import Gate
 from graph.http import GraphQLHTTP
 from graph.refusal import ErrorCode, Refused
@@ -293,7 +294,9 @@ async def served(*, places: int = 100, wait_seconds_max: float = 1.0) -> AsyncIt
         documents=documents, engine=means, authenticate=authenticate, gate=gate, allowed_origins={"https://ok.example"}
     )
     http = GraphQLHTTP(documents=documents, engine=means, authenticate=authenticate, gate=gate)
-    app = Starlette(routes=[Route("/graphql", http), WebSocketRoute("/graphql", sockets)])
+    app = Starlette(
+        routes=[Route("/graphql", EventStreams(http, sockets), methods=None), WebSocketRoute("/graphql", sockets)]
+    )
     server = _Server(uvicorn.Config(app, **UVICORN, lifespan="off", log_config=None))
     listener = listen("127.0.0.1", 0)
     running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -2,17 +2,18 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import msgspec
 import strawberry
 import uvicorn
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 from strawberry.schema.config import StrawberryConfig
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -24,8 +25,10 @@ from db.recorder import Recorder
 from graph.answers import Answer
 from graph.classrooms import ClassroomQuery
 from graph.documents import Documents
+from graph.events import EventStreams
 from graph.fanout import Fanout
 from graph.gate import Gate
+from graph.http import GraphQLHTTP
 from graph.listening import listen
 from graph.live import LiveSubscription
 from graph.request import Engine, begin
@@ -136,11 +139,13 @@ class Room:
         self.waiting: asyncio.Queue[Answer | None] = asyncio.Queue(maxsize=places)
         self.offered: list[str] = []
 
-    def offer(self, answer: Answer, text: str) -> bool:
+    def offer(self, answer: Answer, text: str, token: str) -> bool:
         """As a socket does."""
         if self.waiting.full():
             return False
         written = msgspec.json.decode(text)
+        (message,) = written["data"].values()
+        assert message["resumeToken"] == token
         assert written == msgspec.json.decode(msgspec.json.encode(answer.body))
         self.offered.append(text)
         self.waiting.put_nowait(Answer(tuple(written.get("errors", ())), written["data"], is_executed=True))
@@ -223,36 +228,76 @@ class Desk:
         await self.mill.fold()
 
 
+@dataclass
+class Street:
+    """The desk's subscriptions behind real connections; call it to connect as somebody of the tenant."""
+
+    desk: Desk
+    port: int
+    buffer_bytes: int
+
+    def bearer(self, key: str, *roles: Role) -> str:
+        """A credential of an hour."""
+        life = timedelta(hours=1)
+        tenant, now = self.desk.mill.tenant, self.desk.mill.clock()
+        return f"Bearer {mint(SECRET, tenant=tenant, sub=key, roles=roles, now=now, life=life)}"
+
+    @asynccontextmanager
+    async def __call__(self, key: str, *roles: Role) -> AsyncIterator[ClientConnection]:
+        """An acknowledged socket."""
+        plain = socket.create_connection(("127.0.0.1", self.port))
+        if self.buffer_bytes:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.buffer_bytes)
+        url = f"ws://127.0.0.1:{self.port}/graphql"
+        async with connect(url, sock=plain, subprotocols=[Subprotocol(PROTOCOL)], max_queue=1) as connection:
+            await tell(connection, type="connection_init", payload={"authorization": self.bearer(key, *roles)})
+            assert await heard(connection) == {"type": "connection_ack"}
+            yield connection
+
+    @asynccontextmanager
+    async def events(
+        self, who: str, role: Role, document: str, last_event_id: str | None = None, **variables: Any
+    ) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
+        """An event stream: the id and the message of each event."""
+        headers = {"authorization": self.bearer(who, role), "accept": "text/event-stream"}
+        named = {} if last_event_id is None else {"last-event-id": last_event_id}
+        body = {"query": document, "variables": variables}
+        url = f"http://127.0.0.1:{self.port}/graphql"
+        async with (
+            httpx.AsyncClient(timeout=WAIT_SECONDS_MAX) as client,
+            client.stream("POST", url, json=body, headers=headers | named) as response,
+        ):
+            yield _messages(response)
+
+
+async def _messages(response: httpx.Response) -> AsyncIterator[tuple[str, Any]]:
+    fields: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        name, _, value = line.partition(": ")
+        if line:
+            fields[name] = value
+        elif "data" in fields:
+            (message,) = msgspec.json.decode(fields["data"])["data"].values()
+            yield fields["id"], message
+            fields = {}
+
+
 @asynccontextmanager
-async def served(
-    desk: Desk, *, buffer_bytes: int = 0
-) -> AsyncIterator[Callable[..., AbstractAsyncContextManager[ClientConnection]]]:
-    """Run the desk's subscriptions behind real sockets; what it yields connects as somebody of the tenant."""
+async def served(desk: Desk, *, buffer_bytes: int = 0) -> AsyncIterator[Street]:
+    """Run the desk's subscriptions; `buffer_bytes` leaves the kernel little room for what nobody reads."""
     authenticate = Identity(SharedSecret(SECRET), clock=desk.mill.clock).viewer_of
-    sockets = GraphQLSockets(documents=DOCUMENTS, engine=desk.engine, authenticate=authenticate, gate=Gate())
-    app = Starlette(routes=[WebSocketRoute("/graphql", sockets)])
+    means: dict[str, Any] = {"documents": DOCUMENTS, "engine": desk.engine, "authenticate": authenticate}
+    sockets = GraphQLSockets(**means, gate=Gate())
+    streams = EventStreams(GraphQLHTTP(**means, gate=Gate()), sockets)
+    app = Starlette(routes=[Route("/graphql", streams, methods=None), WebSocketRoute("/graphql", sockets)])
     server = StartedServer(uvicorn.Config(app, **UVICORN, lifespan="off", log_config=None))
     listener = listening_socket("127.0.0.1", 0)
     if buffer_bytes:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     await server.ready.wait()
-
-    @asynccontextmanager
-    async def session(key: str, *roles: Role) -> AsyncIterator[ClientConnection]:
-        life = timedelta(hours=1)
-        token = mint(SECRET, tenant=desk.mill.tenant, sub=key, roles=roles, now=desk.mill.clock(), life=life)
-        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/graphql"
-        plain = socket.create_connection(("127.0.0.1", listener.getsockname()[1]))
-        if buffer_bytes:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-        async with connect(url, sock=plain, subprotocols=[Subprotocol(PROTOCOL)], max_queue=1) as connection:
-            await tell(connection, type="connection_init", payload={"authorization": f"Bearer {token}"})
-            assert await heard(connection) == {"type": "connection_ack"}
-            yield connection
-
     try:
-        yield session
+        yield Street(desk, listener.getsockname()[1], buffer_bytes)
     finally:
         await sockets.shut()
         server.should_exit = True
