@@ -17,7 +17,7 @@ from tests.graph.toy import viewer
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = Documents(schema)
-DASHBOARD = (ROOT / "server/pages/documents/class_dashboard.graphql").read_text()
+DASHBOARD = (Path(__file__).parent / "class_dashboard.graphql").read_text()
 GRID = """query($n: Int!) { classroom(id: "7b") { riskFlags(first: $n) {
   nodes { student { key mastery(first: $n) { nodes { concept { key } score } } } } } } }"""
 
