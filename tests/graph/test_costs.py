@@ -41,8 +41,8 @@ PRICES: dict[str, tuple[str, dict[str, Any], int]] = {
     "literal ids are counted": ('{ nodes(ids: ["a", "b"]) { id } }', {}, 2),
     "a short list counts as five": (
         '{ classroom(id: "7b") { dashboard { atRisk(first: 2) { nodes { flags { reason } } } } } }', {}, 12 + 2 * 6),
-    "a row of a heat map counts as twenty": (
-        '{ classroom(id: "7b") { mastery(first: 30) { nodes { studentId mastery { score } } } } }', {}, 2 + 30 * 21),
+    "a row of a heat map is paid whole": (
+        '{ classroom(id: "7b") { mastery(first: 30) { nodes { studentId mastery { score } } } } }', {}, 2 + 30 * 5),
     "aliases are paid each": ("{ a: tenant { key } b: tenant { key } }", {}, 2),
     "an event": (
         "mutation($input: RecordEventInput!) { recordEvent(input: $input) { event { id } errors { code } } }", {}, 1),
