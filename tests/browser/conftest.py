@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
 
+from tests.browser.test_built import LEFT_OUT as NOT_BUILT_AGAIN
 from tests.browser.window import ANSWER_MS_MAX
 
 # Debian's name first; no browser is downloaded for the tests.
@@ -44,5 +45,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Skips are one letter among two thousand dots; this is a line of its own."""
-    if any(LEFT_OUT in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
-        terminalreporter.write_sep("!", LEFT_OUT, yellow=True, bold=True)
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    for left_out in (LEFT_OUT, NOT_BUILT_AGAIN):
+        if any(left_out in reason for reason in skipped):
+            terminalreporter.write_sep("!", left_out, yellow=True, bold=True)
