@@ -1,6 +1,6 @@
 """Who stands in what relation to a student or a class today: the facts from which `rules.access` decides."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -59,7 +59,7 @@ where c.tenant = $1 and c.classroom = any($2::text[])
 FOLLOWERS_MAX = 10_000
 
 CLASSROOM_FOLLOWERS = """
-select array(
+select c.classroom, array(
     select e.person from enrollment e
     where e.tenant = $1 and e.classroom = c.classroom and e.role = 'TEACHER'
       and e.started <= today.day and (e.ended is null or e.ended > today.day)
@@ -69,7 +69,7 @@ from classroom c
 left join school s on s.tenant = $1 and s.school = c.school
 join tenant t on t.tenant = $1
 cross join lateral (select ($3::timestamptz at time zone coalesce(c.zone, s.zone, t.zone))::date as day) today
-where c.tenant = $1 and c.classroom = $2
+where c.tenant = $1 and c.classroom = any($2::text[])
 """
 
 STUDENT_FOLLOWERS = """
@@ -161,17 +161,19 @@ async def of_classrooms(
     }
 
 
-async def followers_of_classroom(
-    connection: Connection, tenant: int, classroom: str, now: datetime
-) -> Followers | None:
-    """The teachers of a class; None for one that the roster does not know."""
-    return _followers(await connection.fetchrow(CLASSROOM_FOLLOWERS, tenant, classroom, now, FOLLOWERS_MAX))
+async def followers_of_classrooms(
+    connection: Connection, tenant: int, classrooms: Sequence[str], now: datetime
+) -> dict[str, Followers]:
+    """The teachers of each class that the roster knows."""
+    rows = await connection.fetch(CLASSROOM_FOLLOWERS, tenant, classrooms, now, FOLLOWERS_MAX)
+    return {row["classroom"]: _followers(row) for row in rows}
 
 
 async def followers_of_student(connection: Connection, tenant: int, student: str, now: datetime) -> Followers | None:
     """The guardians with consent and the teachers of a student's present classes; None for an unknown student."""
-    return _followers(await connection.fetchrow(STUDENT_FOLLOWERS, tenant, student, now, FOLLOWERS_MAX))
+    row = await connection.fetchrow(STUDENT_FOLLOWERS, tenant, student, now, FOLLOWERS_MAX)
+    return None if row is None else _followers(row)
 
 
-def _followers(row: asyncpg.Record | None) -> Followers | None:
-    return None if row is None else Followers(frozenset(row["teachers"]), frozenset(row["guardians"]))
+def _followers(row: asyncpg.Record) -> Followers:
+    return Followers(frozenset(row["teachers"]), frozenset(row["guardians"]))

@@ -14,6 +14,7 @@ from db.trace import UNTRACED, Span, Tracer
 from db.wake import Wake
 from graph.audience import Audiences, Seat
 from graph.fanout import Fanout
+from graph.patrol import Patrol
 from graph.tokens import Place
 from rules.access import Viewer
 
@@ -32,6 +33,7 @@ class Engine:
     live: Live
     fanout: Fanout = field(default_factory=Fanout)
     audiences: Audiences = field(default_factory=Audiences)
+    patrol: Patrol = field(default_factory=Patrol)
     tracer: Tracer = UNTRACED
 
 

@@ -1,7 +1,6 @@
 """What each subscription follows: where its changes are read, in which order, and who may be told of them."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 
 import strawberry
 
@@ -94,6 +93,7 @@ def _class_mastery_stream(context: Context, key: str) -> Stream[ChangedStanding]
         right=Right(_classroom_ties(context, key), _taught(may_subscribe_class_mastery)),
         position=changes.classroom_position,
         read=read,
+        read_many=changes.many_classroom_standings,
         place=lambda row: Cursor(row.class_change, (row.student, row.mastery.concept.key)),
         is_state=True,
         is_in_snapshot=lambda row: row.has_trace,
@@ -169,27 +169,30 @@ def job_stream(context: Context, key: str) -> Stream[Job]:
 
 
 def _classroom_ties(context: Context, key: str) -> Ties:
-    return _followers(context, "classroom", key, visibility.followers_of_classroom)
+    tenant, fanout = context.viewer.tenant, context.engine.fanout
+
+    async def load(keys: Sequence[str]) -> Mapping[str, Followers]:
+        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
+            return await visibility.followers_of_classrooms(connection, tenant, keys, context.engine.clock())
+
+    async def load_one() -> Followers | None:
+        return await fanout.together(("followers", tenant), key, load)
+
+    async def ties(seconds_max: float) -> Followers | None:
+        return await fanout.recent(("classroom", tenant, key), load_one, seconds_max=seconds_max)
+
+    return ties
 
 
 def _student_ties(context: Context, key: str) -> Ties:
-    return _followers(context, "student", key, visibility.followers_of_student)
-
-
-def _followers(
-    context: Context,
-    kind: str,
-    key: str,
-    read: Callable[[Connection, int, str, datetime], Awaitable[Followers | None]],
-) -> Ties:
     tenant = context.viewer.tenant
 
     async def load() -> Followers | None:
         async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-            return await read(connection, tenant, key, context.engine.clock())
+            return await visibility.followers_of_student(connection, tenant, key, context.engine.clock())
 
     async def ties(seconds_max: float) -> Followers | None:
-        return await context.engine.fanout.recent((kind, tenant, key), load, seconds_max=seconds_max)
+        return await context.engine.fanout.recent(("student", tenant, key), load, seconds_max=seconds_max)
 
     return ties
 

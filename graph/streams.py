@@ -1,7 +1,7 @@
 """Following one class or student: wait, read what changed past a position, deliver, go on; the position is the queue.
 
 Every stream registers its wake-up before it reads, so that no change falls between; a wake-up that was lost costs at
-most the slow check. Nothing waits in memory for a slow reader, and no connection is held while one reads.
+most a round of the patrol. Nothing waits in memory for a slow reader, and no connection is held while one reads.
 """
 
 import asyncio
@@ -15,9 +15,10 @@ from typing import Any, Generic, TypeVar
 
 import strawberry
 
+from db import changes
 from db.changes import PAGE, Position
 from db.freshness import BY_INDEX, Freshness
-from db.live import SLOW_CHECK_SECONDS, Topic
+from db.live import Topic, Watch
 from db.pool import LOST, Connection, tenant_transaction
 from graph.audience import DELIVERY_RIGHT_SECONDS, IDLE_RIGHT_SECONDS, Right
 from graph.refusal import ErrorCode, Refused
@@ -27,6 +28,9 @@ from graph.tokens import Cursor, Place, StreamName
 STATE_PAUSE_SECONDS = 0.1  # a stream of state tells the newest at most this often
 PATIENCE_SECONDS = 30.0  # how long a stream outlives Postgres; then the client resumes elsewhere
 RETRY_SECONDS = 0.25
+IDLE_WAIT_SECONDS = 1.0
+LEADER_WAIT_SECONDS = 5.0  # nobody is judged when it ends
+LOOK_AFTER_WAITS = 10
 
 Row = TypeVar("Row")
 Value = TypeVar("Value")
@@ -86,6 +90,8 @@ class Stream(Generic[Row]):
     position: Callable[[Connection, int, str, datetime], Awaitable[Position]]
     read: Callable[[Connection, Cursor], Awaitable[Sequence[Any]]]  # within the transaction that read the position
     place: Callable[[Row], Cursor]
+    # The same for many classes past whole changes, where many move at once; their positions are those of classes.
+    read_many: Callable[[Connection, int, Sequence[tuple[str, int]]], Awaitable[list[list[Row]]]] | None = None
     is_state: bool
     is_in_snapshot: Callable[[Row], bool] = lambda row: True
     finish: Callable[[Sequence[Any], Freshness], Awaitable[Sequence[Row]]] | None = None  # makes rows of what was read
@@ -95,7 +101,7 @@ class Stream(Generic[Row]):
 
 async def follow(context: Context, stream: Stream[Row], after: str | None) -> AsyncGenerator[Told[Row], None]:
     """All that a client is told, from its token (or from now) until it leaves or loses the right. Raises Refused."""
-    async with context.engine.live.watching([stream.topic]) as watch:
+    async with context.engine.patrol.watching(context.engine, stream.topic) as watch:
         teller, first = await _enter(context, stream, after)
         if first is not None:
             context.told = first
@@ -115,13 +121,10 @@ async def follow(context: Context, stream: Stream[Row], after: str | None) -> As
             if page.is_full:
                 continue
             # One round alone after each one shared, so that an audience that fails at once is not tried in a circle.
-            is_shared = not is_shared and await _share(context, stream, teller)
-            if is_shared:
-                continue
-            # Jittered, so that the slow checks of thousands of sockets do not come at once.
-            await watch.moved(seconds_max=SLOW_CHECK_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
-            await _patiently(partial(_judge, context, stream, seconds_max=IDLE_RIGHT_SECONDS))
-            if stream.is_state:
+            is_shared = (not is_shared and await _share(context, stream, teller)) or await _wait(
+                context, stream, teller, watch
+            )
+            if stream.is_state and not is_shared:
                 await asyncio.sleep(max(0.0, read_at + STATE_PAUSE_SECONDS - loop.time()))
 
 
@@ -137,6 +140,23 @@ async def _enter(context: Context, stream: Stream[Row], after: str | None) -> tu
     cursor, kind = _entrance(stream, position, resumed)
     teller = _Teller(stream, position.epoch, cursor)
     return teller, None if kind is None else teller.message(kind, position.point)
+
+
+async def _wait(context: Context, stream: Stream[Row], teller: "_Teller[Row]", watch: Watch) -> bool:
+    """Wait for news, judged again meanwhile; True where the news came while others listened too."""
+    # The patrol rings for what no message told; looking all the same costs little and trusts nobody.
+    for _ in range(LOOK_AFTER_WAITS):
+        # Jittered, so that thousands of idle streams do not wake at once.
+        seconds_max = LEADER_WAIT_SECONDS if context.enters_at is not None else IDLE_WAIT_SECONDS
+        is_news = await watch.moved(seconds_max=seconds_max * random.uniform(0.75, 1.25))  # noqa: S311
+        if is_news:
+            break  # judged before what it brings
+        if context.enters_at is not None:
+            continue  # who listens is judged in the audience
+        await _patiently(partial(_judge, context, stream, seconds_max=IDLE_RIGHT_SECONDS))
+        if await _share(context, stream, teller):
+            return True
+    return False
 
 
 async def _share(context: Context, stream: Stream[Row], teller: "_Teller[Row]") -> bool:
@@ -235,7 +255,29 @@ async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Curso
             rows = await stream.read(connection, cursor)
         return Page(position, rows if stream.finish is None else await stream.finish(rows, position.point))
 
-    return await context.engine.fanout.shared((stream.name, epoch, cursor.bound), load)
+    fanout = context.engine.fanout
+    if stream.read_many is not None and cursor.place is None and cursor.no >= 0:
+        name = stream.name
+        kind, item = (name.subscription, name.tenant, name.kind), (name.key, epoch, cursor.no)
+        found = await fanout.together(kind, item, partial(_pages, context, stream))
+        assert found is not None, "every place has a page"
+        return found
+    return await fanout.shared((stream.name, epoch, cursor.bound), load)
+
+
+async def _pages(
+    context: Context, stream: Stream[Row], places: Sequence[tuple[str, int, int]]
+) -> dict[tuple[str, int, int], Page[Row]]:
+    """What stands past whole changes (class, epoch, number) of many classes, in two statements."""
+    tenant, now = stream.name.tenant, context.engine.clock()
+    assert stream.read_many is not None, "this stream reads one by one"
+    async with tenant_transaction(context.pool, tenant, read_only=True, settings=BY_INDEX) as connection:
+        keys = [key for key, _, _ in places]
+        positions = dict(zip(places, await changes.classroom_positions(connection, tenant, keys, now), strict=True))
+        moved = [place for place in places if (positions[place].epoch, positions[place].no) != place[1:]]
+        rows = await stream.read_many(connection, tenant, [(key, no) for key, _, no in moved]) if moved else []
+    pages: dict[tuple[str, int, int], Page[Row]] = {place: Page(position) for place, position in positions.items()}
+    return pages | {place: Page(positions[place], found) for place, found in zip(moved, rows, strict=True)}
 
 
 async def _position(context: Context, stream: Stream[Any]) -> Position:
