@@ -38,14 +38,15 @@ async def perform(
     viewer = operation.viewer
     assert viewer is not None, "a live connection operates for the viewer it was opened by"
     async with house.gate.passing():
-        operation.plan = plan = house.documents.plan(ask.query, ask.operation_name)
+        operation.plan = plan = house.gate.planned(house.documents, ask, viewer)
         if plan.kind is OperationType.MUTATION:
             # A mutation is retried by its sender when no answer comes. Here the answer may be lost in a queue behind
             # live events, and size limits, statuses and Retry-After of HTTP do not exist.
             raise Refused(ErrorCode.BAD_INPUT, "Mutations are not run on live connections; send them by HTTP POST.")
+        operation.cost = house.gate.charge(plan, ask.variables, viewer)
         context = begin(house.engine, viewer, operation.correlation_id)
         if plan.kind is OperationType.QUERY:
-            answer = await house.documents.execute(plan, ask.variables, context)
+            answer = (await house.documents.execute(plan, ask.variables, context)).costing(operation.cost)
     # Outside the gate: a subscription lives for hours, and the next reader of an answer may be slow.
     if plan.kind is OperationType.QUERY:
         yield answer, None
