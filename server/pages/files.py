@@ -99,19 +99,19 @@ def accepts_gzip(accepted: str) -> bool:
 
 
 class Shelf:
-    """A fixed list of contents, each under `pages/<name>.<mark>.<ending>`: a path in a request opens no file."""
+    """A fixed list of contents, each at `<folder>/<name>.<mark>.<ending>`: a path in a request opens no file."""
 
-    def __init__(self, contents: Iterable[Content]) -> None:
+    def __init__(self, contents: Iterable[Content], *, folder: str) -> None:
         self._names: dict[str, str] = {}
         self._contents: dict[str, Content] = {}
         for content in contents:
             stem, _, ending = content.name.rpartition(".")
             marked = f"{stem}.{content.mark}.{ending}"
             assert content.name not in self._names, f"two files are named {content.name}"
-            self._names[content.name] = f"pages/{marked}"
+            self._names[content.name] = f"{folder}/{marked}"
             self._contents[marked] = content
         assert len(self._contents) <= FILES_MAX, "a page is made of few files"
-        self.route = Route("/pages/{name}", self._answer)
+        self.route = Route(f"/{folder}/{{name}}", self._answer)
 
     def page(self, content: Content, **words: str) -> Content:
         """A page in which `{{name}}` became the address of that file, or one of `words`. Raises KeyError."""

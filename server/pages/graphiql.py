@@ -1,7 +1,6 @@
 """GraphiQL at /graphiql: the schema, tried out in a browser, with a tab for each thing people come for."""
 
 import json
-from ipaddress import ip_address
 from pathlib import Path
 
 from starlette.requests import Request
@@ -9,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from server.pages.files import GUARDS, Content, Shelf, page_response
+from server.pages.visitors import is_from_this_machine
 
 HERE = Path(__file__).parent
 OURS = HERE / "graphiql"
@@ -35,7 +35,7 @@ class GraphiQL:
     def __init__(self, *, logins: Path | None = None) -> None:
         own = [Content.read(OURS / name) for name in ("boot.js", "page.css", "favicon.svg")]
         tabs = Content.of("tabs.json", json.dumps(tabs_of(TABS)).encode())
-        shelf = Shelf([*own, tabs, *(Content.read(VENDOR / name) for name in VENDORED)])
+        shelf = Shelf([*own, tabs, *(Content.read(VENDOR / name) for name in VENDORED)], folder="pages")
         self._page = shelf.page(Content.read(OURS / "index.html"), logins=LOGINS_PATH.lstrip("/") if logins else "")
         self._logins = logins
         self.routes = [Route("/graphiql", self._show), shelf.route]
@@ -57,21 +57,6 @@ class GraphiQL:
 def tabs_of(folder: Path) -> list[dict[str, str]]:
     """The documents that the tabs open with, in the order of their names."""
     return [{"query": path.read_text()} for path in sorted(folder.glob("*.graphql"))]
-
-
-def is_from_this_machine(request: Request) -> bool:
-    """Whether the peer is this machine and was not sent here by a name of a stranger's (DNS rebinding)."""
-    host = request.url.hostname or ""
-    return (
-        request.client is not None and _is_loopback(request.client.host) and (host == "localhost" or _is_loopback(host))
-    )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _read_small(path: Path) -> bytes | None:

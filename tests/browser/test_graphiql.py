@@ -12,6 +12,7 @@ from db.live import Live
 from db.pool import Pool
 from rules.access import Role, Scope
 from server.pages.graphiql import TABS, tabs_of
+from server.pages.sign_in import Logins
 from tests.browser.window import Window, opened
 from tests.support.intake import graded
 from tests.support.station import Station, station
@@ -26,7 +27,7 @@ HEADER = "Bearer a-token-that-somebody-typed"
 async def place(pool: Pool, live: Live, redis_url: str, tmp_path: Path) -> AsyncIterator[Station]:
     """A station that offers the tokens of a teacher and a student, as the demo does."""
     logins = tmp_path / "demo.json"
-    async with station(pool, live, redis_url, logins=logins) as opened_place:
+    async with station(pool, live, redis_url, logins=Logins(logins)) as opened_place:
         await opened_place.district.enroll(KEY)
         tokens = {
             "student": opened_place.token(KEY, Role.STUDENT),

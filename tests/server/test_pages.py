@@ -163,7 +163,7 @@ def test_a_file_beyond_the_limit_is_refused_also_when_it_is_packed_small(tmp_pat
 
 def test_a_page_that_names_a_missing_file_does_not_start() -> None:
     with pytest.raises(KeyError):
-        Shelf([]).page(Content.of("index.html", b'<script src="{{boot.js}}"></script>'))
+        Shelf([], folder="pages").page(Content.of("index.html", b'<script src="{{boot.js}}"></script>'))
 
 
 # ---------------------------------------------------------------- the demo's tokens

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,6 +31,7 @@ from server.identity import mint
 from server.logs import JsonHandler, Sink
 from server.metrics import Metrics, Parts
 from server.observing import Observing
+from server.pages.sign_in import Logins
 from server.serving import UVICORN, listen
 from server.settings import Settings
 from server.telemetry import Lines, Sampling, otlp_of
@@ -123,7 +123,7 @@ class Station:
 
 @asynccontextmanager
 async def station(
-    pool: Pool, live: Live, redis_url: str, *, ratio: float = 0.0, logins: Path | None = None, **more: str
+    pool: Pool, live: Live, redis_url: str, *, ratio: float = 0.0, logins: Logins | None = None, **more: str
 ) -> AsyncIterator[Station]:
     """Open one; class 7b has the teacher "teacher". `more` are settings by their names."""
     district = await open_district(pool)
