@@ -26,7 +26,8 @@ test: $(READY) ## all tests, but bench and chaos
 	@exec $(RUN) -m pytest
 
 # Node and npm are needed by these targets alone; `npm ci` takes nothing whose hash is not in package-lock.json.
-NODE_READY := tests/conformance/node_modules/.ready tests/conformance/lint/node_modules/.ready
+NODE_READY := tests/conformance/node_modules/.ready tests/conformance/lint/node_modules/.ready \
+	docs/examples/typescript/node_modules/.ready
 PAGES_READY := server/pages/source/node_modules/.ready
 $(NODE_READY) $(PAGES_READY): %/node_modules/.ready: %/package-lock.json
 	@node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' || { echo "Node 20 or newer is needed"; exit 1; }
@@ -35,8 +36,8 @@ $(NODE_READY) $(PAGES_READY): %/node_modules/.ready: %/package-lock.json
 
 node-packages: $(NODE_READY) $(PAGES_READY) # what `make conformance` needs of a registry
 
-conformance: $(READY) $(NODE_READY) $(PAGES_READY) ## what needs Node 20 or newer: the public GraphQL suites and clients, the built page
-	@exec $(RUN) -m pytest tests/conformance tests/browser/test_built.py
+conformance: $(READY) $(NODE_READY) $(PAGES_READY) ## what needs Node 20 or newer: the public GraphQL suites and clients, the built page, the TypeScript example
+	@exec $(RUN) -m pytest tests/conformance tests/browser/test_built.py tests/examples/test_typescript.py
 
 pages: $(PAGES_READY) ## build server/pages/built, the live page, from server/pages/source
 	@cd server/pages/source && node build.mjs && node_modules/.bin/tsc -p .
@@ -79,5 +80,5 @@ lock: ## pin all packages of pyproject.toml with hashes
 	$(LOCK) -c .ci/requirements.txt -o .ci/requirements-run.txt
 
 clean: ## remove the environment and caches; data in DATA_DIR stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache schema.graphql.new tests/conformance/node_modules tests/conformance/lint/node_modules server/pages/source/node_modules
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache schema.graphql.new tests/conformance/node_modules tests/conformance/lint/node_modules server/pages/source/node_modules docs/examples/typescript/node_modules docs/examples/typescript/dist
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
