@@ -16,7 +16,10 @@ from server.settings import TABLE, table_markdown
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(path for path in (ROOT / "docs").rglob("*.md") if "node_modules" not in path.parts)]
+)
+EXAMPLES = sorted((ROOT / "docs" / "examples" / "typescript" / "documents").glob("*.graphql"))
 ROOMS = ("server", "graph", "jobs", "db", "rules")
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)(?P<path>[^)#\s]+)")
@@ -36,7 +39,8 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def graphql_blocks() -> list[tuple[str, str]]:
-    return [(str(path.relative_to(ROOT)), text) for path in DOCUMENTS for text in blocks(path, "graphql")]
+    printed = [(str(path.relative_to(ROOT)), text) for path in DOCUMENTS for text in blocks(path, "graphql")]
+    return printed + [(path.name, path.read_text()) for path in EXAMPLES]
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -47,6 +51,14 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 @pytest.mark.parametrize(("name", "text"), graphql_blocks())
 def test_every_graphql_block_is_valid_against_the_schema(name: str, text: str) -> None:
     assert [error.message for error in validate(core_of(schema), parse(text))] == []
+
+
+def test_the_packages_of_the_python_examples_are_pinned_as_ours_are() -> None:
+    pinned = set(re.findall(r'^    "([^";]+)", # ', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
+    wanted = set((ROOT / "docs" / "examples" / "python" / "requirements.txt").read_text().split())
+
+    assert wanted
+    assert wanted - pinned == set()
 
 
 def test_readme_shows_a_query_a_mutation_and_a_subscription() -> None:
