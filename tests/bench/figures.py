@@ -100,17 +100,32 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def claim(name: str, value: float | str, *, unit: str = "", limit: float | None = None) -> Figures:
-    """One line of the page; `limit` is the most that `value` may be."""
-    return {"name": name, "value": value, "unit": unit, "limit": limit}
+def claim(
+    name: str, value: float | str, *, unit: str = "", limit: float | None = None, least: float | None = None
+) -> Figures:
+    """One line of the page; `limit` is the most that `value` may be, `least` the least."""
+    found = {"name": name, "value": value, "unit": unit, "limit": limit}
+    return found if least is None else {**found, "least": least}
+
+
+def bound(found: Mapping[str, Any]) -> str:
+    """The limit of a claim, in words; empty where it has none."""
+    sign, value = ("≥", found["least"]) if "least" in found else ("≤", found["limit"])
+    return "" if value is None else f"{sign} {value:g} {found['unit']}".strip()
+
+
+def holds(found: Mapping[str, Any]) -> bool:
+    """Whether a claim is within its limit; one without a limit is."""
+    if "least" in found:
+        return bool(found["value"] >= found["least"])
+    return found["limit"] is None or bool(found["value"] <= found["limit"])
 
 
 def _claim(found: Mapping[str, Any]) -> list[str]:
-    value, limit, unit = found["value"], found["limit"], found["unit"]
+    value = found["value"]
     shown = f"{value:,}" if isinstance(value, int | float) else str(value)
-    if limit is None:
-        return [found["name"], f"{shown} {unit}".strip(), "", ""]
-    return [found["name"], f"{shown} {unit}".strip(), f"≤ {limit:g} {unit}".strip(), "yes" if value <= limit else "NO"]
+    verdict = ("yes" if holds(found) else "NO") if bound(found) else ""
+    return [found["name"], f"{shown} {found['unit']}".strip(), bound(found), verdict]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
