@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     is_kept = True
     for name in asked.names or BENCHES:
         print(f"bench {name} ({asked.size}) ...", flush=True)
-        figures = asyncio.run(_measured(name, asked.size))
+        figures = asyncio.run(measured(name, asked.size))
         for one in figures["claims"]:
             verdict = f"  ({bound(one)}: {'holds' if holds(one) else 'BROKEN'})" if bound(one) else ""
             is_kept = is_kept and holds(one)
@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if is_kept else 1
 
 
-async def _measured(name: str, size: str) -> Figures:
+async def measured(name: str, size: str) -> Figures:
+    """What one bench found, with the machine it holds for."""
     run, about = BENCHES[name]
     found = await run(size)
     facts = machine(found.pop("postgres"))

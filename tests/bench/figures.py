@@ -84,6 +84,11 @@ def write(name: str, figures: Figures) -> None:
 
 def page() -> str:
     """docs/bench/README.md from the files beside it."""
+    return page_of({path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))})
+
+
+def page_of(kept: Mapping[str, Figures]) -> str:
+    """The page that shows these figures, by the name of their bench."""
     lines = [
         "# Measurements",
         "",
@@ -91,11 +96,10 @@ def page() -> str:
         "page. What a bench compares, and why that is fair, is the docstring of its module in `tests/bench/`. Absolute",
         "numbers hold for the machine named; ratios travel.",
     ]
-    for path in sorted(FOLDER.glob("*.json")):
-        found = json.loads(path.read_text())
-        lines += ["", f"## {path.stem}", "", found["about"], ""]
+    for name, found in kept.items():
+        lines += ["", f"## {name}", "", found["about"], ""]
         lines += _table(["figure", "measured", "limit", "holds"], [_claim(claim) for claim in found["claims"]])
-        on = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
+        on = ", ".join(f"{part} {value}" for part, value in found["machine"].items())
         lines += ["", f"Size `{found['size']}`. {on}."]
     return "\n".join(lines) + "\n"
 
