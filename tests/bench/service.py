@@ -84,7 +84,7 @@ class Service:
         }
         with (self.folder / f"{kind}.log").open("ab") as output:
             self._processes[kind] = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *self.program, kind),
+                *(sys.executable, "-m", *self.program, kind, "--end-with", str(os.getpid())),
                 cwd=PROJECT,
                 env={name: os.environ[name] for name in KEPT if name in os.environ} | given,
                 stdin=asyncio.subprocess.DEVNULL,
