@@ -52,8 +52,7 @@ async def run(size: str) -> Figures:
 
 
 async def _drained(sql: str, batches: int) -> dict[str, Any]:
-    port = free_port()  # of an api's page; the worker takes the one above
-    async with Service(settings={"METRICS_PORT": str(port)}) as service:
+    async with Service(settings={"METRICS_PORT": str(free_port())}) as service:
         await settle(service.connection, TENANT, SPREAD)
         await service.stop("worker")
         if sql:
@@ -63,7 +62,7 @@ async def _drained(sql: str, batches: int) -> dict[str, Any]:
         assert waiting == recorded, f"expected a backlog of {recorded}, got {waiting}"
         await service.start("worker")
         before = service.cpu_seconds()
-        looks = await _looks(service, port + 1, recorded)
+        looks = await _looks(service, recorded)
         cpu = spent(before, service.cpu_seconds())
         await service.until_folded(TENANT)
         service.check()
@@ -101,25 +100,20 @@ async def _record(service: Service, batches: int) -> int:
     return seen.accepted
 
 
-async def _looks(service: Service, port: int, rows: int) -> list[tuple[float, int]]:
+async def _looks(service: Service, rows: int) -> list[tuple[float, int]]:
     """(moment, rows folded so far) from the first row to the last."""
     looks: list[tuple[float, int]] = []
-    async with asyncio.timeout(DRAIN_SECONDS_MAX), httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+    async with asyncio.timeout(DRAIN_SECONDS_MAX):
         while not looks or looks[-1][1] < rows:
             await asyncio.sleep(LOOK_SECONDS)
             service.check()
             try:
-                page = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+                folded = int((await service.worker_numbers())[COUNTED])
             except httpx.TransportError:
                 continue  # the worker is starting
-            folded = _counted(page)
             if folded and (not looks or folded > looks[-1][1]):
                 looks.append((monotonic(), folded))
     return looks
-
-
-def _counted(page: str) -> int:
-    return next(int(float(line.split()[-1])) for line in page.splitlines() if line.startswith(COUNTED))
 
 
 def _tenths(looks: list[tuple[float, int]], rows: int) -> list[int]:

@@ -28,7 +28,7 @@ from tests.bench.wire import Lane, request_of
 ACCEPTED = b'"ACCEPTED"'
 FAILED = b'"errors":[{'
 EVIDENCE = frozenset({"SUBMISSION_GRADED", "QUIZ_ATTEMPT"})
-PACE_LANES = 64  # below what the service answers at once; an idle one costs nothing
+PACE_LANES = 64  # below what the service answers at once; from 20 a second on, each is used before it is closed as idle
 QUIET_SECONDS = 2.5  # longer than the slow check of a socket: whoever was silent for so long has told all
 
 

@@ -25,7 +25,7 @@ from tests.bench.driver import Load
 from tests.bench.figures import Figures, claim, milliseconds
 from tests.bench.orders import Job, Seen
 from tests.bench.school import SPREAD, settle, teacher_of, token_of
-from tests.bench.service import Service, spent
+from tests.bench.service import Service, free_port, spent
 
 TENANT = 1
 SECONDS = {"small": 5, "full": 25}
@@ -66,7 +66,7 @@ async def run(size: str) -> Figures:
 
 
 async def _paced(pace: Pace, seconds: int) -> dict[str, Any]:
-    async with Service() as service:
+    async with Service(settings={"METRICS_PORT": str(free_port())}) as service:
         await settle(service.connection, TENANT, SPREAD)
         shape = (SPREAD.classes, SPREAD.students)
         teachers = {c: token_of(TENANT, Role.TEACHER, teacher_of(c)) for c in SPREAD.classrooms}
@@ -111,11 +111,16 @@ async def _paced(pace: Pace, seconds: int) -> dict[str, Any]:
         for watcher in watchers.values():
             await watcher.tell()
         seen = {field: await watcher.seen() for field, watcher in watchers.items()}
+        folds = _folds(await service.worker_numbers())
         service.check()
         version = await service.postgres_version()
     count = pace.requests_per_second * seconds * pace.batch
     assert sent.accepted == count, f"expected {count} accepted events, got {sent.accepted}"
-    return {"postgres": version, **_told(pace, sent, seen), "cpu_share_of_a_core": _shares(cpu, sent)}
+    found = _told(pace, sent, seen)
+    visible = claim(f"{pace.name}: from stored to visible, mean of each batch's oldest", folds["visible_ms"], unit="ms")
+    fold = claim(f"{pace.name}: a fold, from claim to commit, mean", folds["fold_ms"], unit="ms")
+    found["claims"] += [visible, fold]
+    return {"postgres": version, **found, "folds": folds, "cpu_share_of_a_core": _shares(cpu, sent)}
 
 
 def _told(pace: Pace, sent: Seen, seen: dict[str, Seen]) -> dict[str, Any]:
@@ -144,6 +149,20 @@ def _told(pace: Pace, sent: Seen, seen: dict[str, Seen]) -> dict[str, Any]:
         "pushed_milliseconds": pushed,
         "answered_milliseconds": answered,
         "late_start_milliseconds": milliseconds(sent.late_seconds),  # how far the sender itself was behind
+    }
+
+
+def _folds(counted: dict[str, float]) -> dict[str, float]:
+    """Where the time before the push goes: how long rows wait for their fold, how long it takes, how much it takes in.
+
+    What is left of a wait is the push: the message over Redis, the stream's pause, its read, its frame.
+    """
+    batches = counted["worker_batch_seconds_count"]
+    return {
+        "batches": batches,
+        "rows_per_batch": round(counted["worker_rows_folded_total"] / batches, 1),
+        "fold_ms": round(counted["worker_batch_seconds_sum"] / batches * 1_000, 1),
+        "visible_ms": round(counted["worker_latency_seconds_sum"] / counted["worker_latency_seconds_count"] * 1_000, 1),
     }
 
 

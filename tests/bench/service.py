@@ -112,6 +112,17 @@ class Service:
             is_well = may_warn or not said.strip()
             assert is_well, f"{kind} is not well, its figures would be those of failures:\n{said[:3_000]}"
 
+    async def worker_numbers(self) -> dict[str, float]:
+        """What the worker counts of itself, by name, without what has labels.
+
+        Needs METRICS_PORT among the settings; a worker's page is on the port above. Raises httpx.TransportError until
+        the worker is up.
+        """
+        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+            page = await client.get(f"http://127.0.0.1:{int(self.settings['METRICS_PORT']) + 1}/metrics")
+        samples = [line.split() for line in page.text.splitlines() if not line.startswith("#") and "{" not in line]
+        return {name: float(value) for name, value in samples}
+
     async def until_folded(self, tenant: int) -> None:
         """Wait until the tenant's outbox is empty."""
         async with asyncio.timeout(FOLDED_SECONDS_MAX):
