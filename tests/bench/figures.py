@@ -36,8 +36,14 @@ def median(values: Sequence[float]) -> float:
     return float(f"{statistics.median(values):.4g}")
 
 
+def tried() -> dict[str, str]:
+    """Settings to try on api and worker, as `BENCH_SETTINGS="WORKER_CONCURRENCY=2 ..."`; told beside the figures."""
+    return dict(part.split("=", 1) for part in os.environ.get("BENCH_SETTINGS", "").split())
+
+
 def machine(postgres: str) -> dict[str, str]:
     """What the figures hold for."""
+    asked = {"settings": " ".join(f"{name}={value}" for name, value in tried().items())} if tried() else {}
     return {
         "cpu": _cpu(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -47,6 +53,7 @@ def machine(postgres: str) -> dict[str, str]:
         "postgres": postgres,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
+        **asked,
     }
 
 

@@ -18,7 +18,7 @@ import httpx
 
 from db.migrate import make_partitions, migrate
 from server.embedded import EmbeddedServers
-from tests.bench.figures import PROJECT
+from tests.bench.figures import PROJECT, tried
 from tests.bench.school import SECRET
 from tests.support.folders import reachable_folder
 
@@ -81,6 +81,7 @@ class Service:
             "LOG_LEVEL": "WARNING",
             "BENCH_FOLDER": str(self.folder),
             **self.settings,
+            **tried(),
         }
         with (self.folder / f"{kind}.log").open("ab") as output:
             self._processes[kind] = await asyncio.create_subprocess_exec(

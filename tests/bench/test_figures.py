@@ -4,7 +4,7 @@ import pytest
 from graphql import build_schema, parse, validate
 
 from tests.bench import backlog, outage
-from tests.bench.figures import PROJECT, bound, claim, holds
+from tests.bench.figures import PROJECT, bound, claim, holds, machine
 from tests.bench.orders import MIX, READS, RECORD_EVENT, RECORD_EVENTS, SUBSCRIPTIONS, Seen
 
 
@@ -37,6 +37,14 @@ def test_a_wait_belongs_to_the_spell_in_which_it_was_due_and_the_warm_up_to_none
 
 def test_a_mix_is_four_reads_for_each_event_each_kind_as_often_as_the_others() -> None:
     assert {kind: MIX.count(kind) for kind in set(MIX)} == {"recordEvent": 3, **dict.fromkeys(READS, 4)}
+
+
+def test_settings_that_are_tried_are_told_beside_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "settings" not in machine("18")
+
+    monkeypatch.setenv("BENCH_SETTINGS", "WORKER_CONCURRENCY=2 LOG_LEVEL=ERROR")
+
+    assert machine("18")["settings"] == "WORKER_CONCURRENCY=2 LOG_LEVEL=ERROR"
 
 
 @pytest.mark.parametrize("document", [RECORD_EVENT, RECORD_EVENTS, *READS.values(), *SUBSCRIPTIONS.values()])
