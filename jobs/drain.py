@@ -155,6 +155,7 @@ class Drain:
                     # The touches it becomes are claimed next, a bounded number at a time.
                     for row in refolds:
                         await outbox.expand(connection, tenant, shard, row)
+                    await outbox.delete(connection, tenant, refolds)
                     return Drained(len(refolds), was_full=True)
                 if claimed:
                     attempt = await self._attempt(connection, tenant, shard, claimed)

@@ -31,6 +31,7 @@ SENT_OTHERWISE = {
     "catalog": {"statement"},  # SUBJECT_KEYS or CONCEPT_KEYS
     "changes": {"statement"},  # the positions and the standings, chosen by the kind of stream
     "health": {"'select 1'"},
+    "outbox": {"BY_PLACE"},  # a setting
     "migrate": None,  # run once by the owner before anything starts
     "pool": None,  # BEGIN with its settings, COMMIT, ROLLBACK
 }
