@@ -77,6 +77,7 @@ class Tenant(SQLModel, table=True):
     epoch: int = _int("epoch", default=1)  # grows on a restore: resume tokens of an earlier epoch get RESYNC
     settings: dict[str, Any] = _json("settings", default="{}")
     created_at: datetime = _when("created_at")
+    fold_level: int = _int("fold_level", default=1)  # of the newest fold that has begun here: db.fold_level
 
 
 class TenantHead(SQLModel, table=True):
