@@ -18,7 +18,8 @@ from db.background import Job, JobKind, JobScope, JobState
 from db.outbox import BACKFILL_LANE, Touch, Waiting, still_waiting, touch
 from db.pool import Connection, Pool, tenant_transaction
 from jobs import shadow
-from jobs.shadow import Difference, Part
+from jobs.replay import Part
+from jobs.shadow import Difference
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class Run:
         at, job = self._at, self._job
         if at.phase == "students":
             views_of = frozenset({job.classroom, ""}) if job.scope is JobScope.CLASSROOM else None
-            part = Part(tuple(keys), views_of, tables=("works", "standings", "views"))
+            part = Part(tuple(keys), views_of, tables=("works", "standings", "views", "days"))
         else:
             (classroom,) = keys
             members = [job.student] if job.scope is JobScope.STUDENT else await self._members(classroom)

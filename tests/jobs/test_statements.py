@@ -104,6 +104,8 @@ insert into unrostered (tenant, seq, source, event_id, student, classroom, recei
 select t, n, 'lms', 'e' || n, 'u' || n % 700, 'c' || n % 700, now()
 from generate_series(1, 2) t, generate_series(1, 2000) n;
 insert into student_state (tenant, student) select tenant, student from student;
+insert into daily_index (tenant, student, day, score, coverage)
+select tenant, student, date '2026-01-01' + n, 1, 1 from student, generate_series(1, 5) n;
 insert into classroom_state (tenant, classroom, reassess_at) select tenant, classroom, now() from classroom;
 insert into risk_flag (tenant, classroom, student, reason)
 select tenant, classroom, student, 'INACTIVE' from view_state where classroom <> '';
