@@ -36,3 +36,11 @@ language sql stable security definer set search_path = public, pg_temp as $$
 $$;
 revoke execute on function due_students from public;
 grant execute on function due_students to sightline_app;
+
+-- What a worker reads across tenants: the next tenants by number, so that what is kept for a time only is forgotten.
+create function tenants_after(last bigint, at_most integer) returns table (tenant bigint)
+language sql stable security definer set search_path = public, pg_temp as $$
+    select t.tenant from tenant t where t.tenant > last order by t.tenant limit at_most
+$$;
+revoke execute on function tenants_after from public;
+grant execute on function tenants_after to sightline_app;

@@ -21,6 +21,8 @@ OF_NO_TENANT = {
     "background.UNSAMPLED": "which tenants the nightly check looks at: it finds a tenant, and works in that one",
     "background.WAITING": "where a job waits: it finds a tenant, and works in that one",
     "claims.NAME": "an advisory lock of a random name: no table",
+    "closing.DUE": "who is due finds (tenant, student), and the snapshots are made in that tenant",
+    "retention.TENANTS": "what is old is forgotten tenant by tenant: it finds them by number",
     "shards.DUE": "the sweep finds (tenant, class) whose moment has passed, and works in that tenant",
     "shards.MAKE_PARTITIONS": "partitions are of the log, not of a tenant",
     "shards.WAITING": "the sweep finds (tenant, shard) where rows wait, and works in that tenant",
@@ -46,7 +48,7 @@ TINY = {
 }
 """Tables of which all rows of a tenant may be read at once."""
 
-_WITHHELD = "counts what is set aside: none on a good day, and an index scan of some thousands on a bad one"
+_WITHHELD = "counts what is set aside: none on a good day, and an index scan of a thousand at most on a bad one"
 _VERIFIES = "a verification of the whole tenant"
 _INCIDENT = "a list for those who repair, newest first; an index by time would be paid by every intake"
 WHOLE: dict[str, dict[str, str]] = {
