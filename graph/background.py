@@ -10,6 +10,7 @@ import strawberry
 from db import background
 from db.background import Job as JobRow
 from db.freshness import Freshness
+from db.live import Moved
 from db.pool import tenant_transaction
 from graph.access import ANY_SCOPE, PEOPLE, allow
 from graph.connections import Connection, Keyset, limit_of, page_of
@@ -289,4 +290,5 @@ class BackgroundMutation:
         if row is None:
             message = "expected a job that is queued or running"
             return CancelJobPayload(errors=[fault(JobErrorCode.OVER, "jobId", message)], job=None)
+        context.engine.live.announce(Moved(tenant=context.viewer.tenant, jobs=frozenset({key})))
         return CancelJobPayload(errors=[], job=job_of(row))

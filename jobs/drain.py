@@ -10,7 +10,7 @@ from time import perf_counter
 from uuid import uuid4
 
 from db import claims, dead_letters, facts, fold_level, outbox
-from db.live import Live, Moved
+from db.live import Dead, Live, Moved
 from db.outbox import Claimed, Touch, Waiting
 from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
 from db.tally import Tally
@@ -280,21 +280,28 @@ class Drain:
             key = (event.source, event.event_id)
             await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
             await outbox.touch(connection, tenant, [Touch(Waiting.TOUCH_STUDENT, event.student)], now=self.clock())
+        self._announce_dead(tenant, key, error)
 
     async def _drop(self, tenant: int, shard: int, row: Claimed, error: BaseException) -> None:
         """Set aside the row that fails all alone, unless another drain has taken it meanwhile."""
         self.folded.failures["ROW_DEAD"] += 1
         log.error("row_dead", extra={"error": type(error).__name__}, exc_info=error)
+        dead: tuple[str, str] | None = None
         async with tenant_transaction(self.pool, tenant, settings=outbox.CLAIM_SETTINGS) as connection:
             claimed = await outbox.claim(connection, tenant, shard, limit=1)
             if [(c.seq, c.kind, c.occurred_at) for c in claimed] != [(row.seq, row.kind, row.occurred_at)]:
                 return
             if row.kind is Waiting.EVENT:
                 [logged] = await facts.claimed_events(connection, tenant, [(row.seq, row.received_at)])
-                key = (logged.event.source, logged.event.event_id)
-                await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
+                dead = (logged.event.source, logged.event.event_id)
+                await dead_letters.bury(connection, tenant, dead, error=type(error).__name__, now=self.clock())
             await outbox.delete(connection, tenant, claimed)
             await claims.forget(connection, tenant, shard, seq=row.seq)
+        if dead is not None:
+            self._announce_dead(tenant, dead, error)
+
+    def _announce_dead(self, tenant: int, key: tuple[str, str], error: BaseException) -> None:
+        self.live.announce_dead(Dead(tenant=tenant, source=key[0], event_id=key[1], error=type(error).__name__))
 
 
 def _traces(claimed: Sequence[Claimed]) -> list[str]:

@@ -126,7 +126,11 @@ async def run_worker(workplace: Workplace) -> None:
     sweep = Sweep(workplace.drain, pool=workplace.pool, clock=workplace.clock, drain_shard=workplace.drain_shard)
     sweeping = asyncio.create_task(sweep.run(workplace.stop))
     background = Background(
-        pool=workplace.pool, clock=workplace.clock, drain_shard=workplace.drain_shard, stop=workplace.stop
+        pool=workplace.pool,
+        clock=workplace.clock,
+        drain_shard=workplace.drain_shard,
+        stop=workplace.stop,
+        announce=workplace.live.announce,
     )
     working = asyncio.create_task(background.run())
     closing = Closing(
