@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 KEPT_DAYS = 90  # C11
 LOOK_SECONDS = 1.0
 ROUND_STUDENTS = 200
-STEP_STUDENTS = 8  # locked at once: who folds an event of one of them waits until their log is read
+STEP_STUDENTS = 4  # locked at once: who folds an event of one of them waits until their log is read
 CLOSE_MS = 3_000
 SINGLE_CLOSE_MS = 30_000  # a long history, alone
 PATIENCE = timedelta(minutes=10)  # events go first: while any are being folded, a day may be closed this much later
