@@ -7,7 +7,7 @@ import pytest
 
 from db.live import Live, Moved
 from db.pool import Pool, tenant_transaction
-from graph import streams
+from graph import patrol
 from jobs.background import Background
 from rules.access import Role, Scope
 from rules.evidence import Kind
@@ -180,7 +180,7 @@ async def test_progress_is_pushed_from_the_present_state_to_the_end_and_resumed(
     pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each step is announced: nothing of this waits for the slow check."""
-    monkeypatch.setattr(streams, "SLOW_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(patrol, "SLOW_CHECK_SECONDS", 3600.0)
     desk = await open_desk(pool, live)
     office = Office(pool, desk.mill.tenant, now=desk.mill.clock.now)
     key = (await order(office, "recompute", scope="TENANT"))["job"]["key"]
