@@ -23,17 +23,16 @@ delete from drift_report where tenant = $1 and report = any(array(
 
 # Numbers and moments of a class grow together, so its oldest transitions are its first: no index by time is needed.
 RISK_CHANGES = """
-with old as materialized (
-    select c.classroom, f.no
+delete from risk_change where tenant = $1 and ctid = any(array(
+    select f.place
     from (select s.classroom from classroom_state s where s.tenant = $1 and s.classroom > $4
           order by s.classroom limit $5) c
     cross join lateral (
-        select r.no, r.at from risk_change r
+        select r.ctid as place, r.at from risk_change r
         where r.tenant = $1 and r.classroom = c.classroom order by r.no limit $3
     ) f
     where f.at < $2
-)
-delete from risk_change d using old o where d.tenant = $1 and d.classroom = o.classroom and d.no = o.no
+))
 """
 
 LAST_CLASSROOM = """
