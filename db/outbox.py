@@ -4,9 +4,9 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from db.pool import Connection
+from rules.kinds import StoredWord
 
 # Per tenant: a class has one shard, so its lock is not fought over. More of them would cut the same events into
 # smaller transactions, each with some 25 statements of its own.
@@ -15,7 +15,7 @@ LIVE_LANE = 0
 BACKFILL_LANE = 1
 
 
-class Waiting(StrEnum):
+class Waiting(StoredWord):
     """What an outbox row asks for."""
 
     EVENT = "EVENT"  # fold this event
