@@ -13,6 +13,7 @@ from rules.calendar import day_start, local_date
 from rules.classroom import EMPTY_VIEW, ClassFacts, Member
 from rules.outcome import Assessment
 from rules.risk import FlagMemory, Reason, RiskFlag, Severity, Transition
+from rules.value import Value
 
 FlagKey = tuple[str, Reason]
 
@@ -148,8 +149,7 @@ class Counters:
     assessed_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFlag:
+class StoredFlag(Value, frozen=True):
     """A flag as it stands: its memory, and the texts that change without a transition."""
 
     memory: FlagMemory

@@ -1,7 +1,7 @@
 """The log: events are recorded once, in one transaction with their outbox rows, and never changed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -14,6 +14,7 @@ from db.corrections import Effect, Told
 from db.outbox import BACKFILL_LANE, LIVE_LANE, shard_of
 from db.pool import Connection, UnknownTenant
 from rules.evidence import CORRECTION_KINDS, Lane, Submission
+from rules.value import Value
 
 CONCEPT_SEPARATOR = "\x1f"  # ids hold no control characters, so concepts travel as one string per event
 _CORRECTIONS = sorted(CORRECTION_KINDS)
@@ -27,8 +28,7 @@ class Status(StrEnum):
     CONFLICT = "CONFLICT"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Value, frozen=True):
     """The log's answer to one submission; `id`, `seq` and `received_at` are those of the event stored under its key."""
 
     status: Status

@@ -1,7 +1,7 @@
 """What a fold reads after its locks: events, the roster's answers, policies and corrections."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 import asyncpg
@@ -10,6 +10,7 @@ from db.pool import Connection
 from rules.corrections import ITEM_KINDS, attempt_of
 from rules.evidence import CORRECTION_KINDS, SCORED_KINDS, Kind, LearningEvent
 from rules.policy import DEFAULT_POLICY, Model, Policy
+from rules.value import Value
 
 _EVENT_COLUMNS = """e.source, e.event_id, e.kind, e.occurred_at, e.revision, e.student, e.classroom, e.assignment,
     e.quiz, e.concepts, e.ratio, e.submission, e.due_at, e.time_spent_ms, e.target_source, e.target_event_id,
@@ -119,8 +120,7 @@ order by p.classroom, p.version desc
 """
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedEvent:
+class LoggedEvent(Value, frozen=True):
     """A claimed event with its place in the log; `is_out` when it is voided or dead and so has no effect."""
 
     event: LearningEvent

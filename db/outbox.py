@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from db.pool import Connection
+from rules.value import Value
 
 # Per tenant: a class has one shard, so its lock is not fought over. More of them would cut the same events into
 # smaller transactions, each with some 25 statements of its own.
@@ -78,8 +79,7 @@ async def touch(
     return seq
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Value, frozen=True):
     """One waiting row, locked by the claiming transaction."""
 
     place: str  # its ctid, stable while the lock is held

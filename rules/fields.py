@@ -30,7 +30,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DIFFICULTIES = frozenset({"beginner", "intermediate", "advanced"})
 
 FIELD_BY_NAME: Mapping[str, str] = MappingProxyType(
-    {name: re.sub(r"_(\w)", lambda found: found[1].upper(), name) for name in EventInput.__slots__}
+    {name: re.sub(r"_(\w)", lambda found: found[1].upper(), name) for name in EventInput.__struct_fields__}
 )
 """EventInput's attributes as clients write them."""
 

@@ -16,7 +16,7 @@ TRACE_CONTEXT = frozenset({"traceparent", "tracestate", "baggage"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # The key (source, event_id) names the event and the lane its urgency: neither is what the event says.
-_NAMES = tuple(name for name in EventInput.__slots__ if name not in {"event_id", "source", "lane"})
+_NAMES = tuple(name for name in EventInput.__struct_fields__ if name not in {"event_id", "source", "lane"})
 _values: Callable[[EventInput], tuple[Any, ...]] = attrgetter(*_NAMES)
 
 
