@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from db.pool import Connection
-from db.projection import view_of
+from db.projection import VIEW_VALUES, view_of
 from rules.calendar import day_start, local_date
 from rules.classroom import EMPTY_VIEW, ClassFacts, Member
 from rules.outcome import Assessment
@@ -60,10 +60,8 @@ where s.tenant = $1 and s.student = w.student
 """
 
 # Overlapping enrolments of one person are refused when they are saved, so each student comes once.
-MEMBERS = """
-select n.classroom, n.person as student, n.started, s.zone as own_zone, v.last_occurred_at, v.last_revision,
-    v.last_source, v.last_event_id, v.assigned, v.graded, v.submitted, v.score_sum, v.score_count, v.last_active_at,
-    v.open_items, v.recent
+MEMBERS = f"""
+select n.classroom, n.person as student, n.started, s.zone as own_zone, {VIEW_VALUES}
 from unnest($2::text[], $3::date[]) as w (classroom, today)
 cross join lateral (  -- one look for each class, and `offset 0` so that it stays so: see db.projection
     select * from enrollment m
@@ -75,7 +73,7 @@ join student s on s.tenant = $1 and s.student = n.person
 left join view_state v on v.tenant = $1 and v.classroom = n.classroom and v.student = n.person
 where s.tenant = $1
 order by n.classroom, n.person
-"""
+"""  # noqa: S608 - constants of ours
 
 DUE_DATES = """
 select a.classroom, a.assignment, a.due_at from assignment a
@@ -204,15 +202,10 @@ async def class_facts(
     today = [local_date(now, zones[classroom]) for classroom in classrooms]
     members: dict[str, list[Member]] = {classroom: [] for classroom in classrooms}
     for row in await connection.fetch(MEMBERS, tenant, classrooms, today):
-        zone = row["own_zone"] or zones[row["classroom"]]
-        members[row["classroom"]].append(
-            Member(
-                student=row["student"],
-                enrolled_on_ms=_day_start_ms(row["started"], zone),
-                zone=zone,
-                view=EMPTY_VIEW if row["assigned"] is None else view_of(row),
-            )
-        )
+        classroom, student, started, own_zone, *values = row
+        zone = own_zone or zones[classroom]
+        view = EMPTY_VIEW if row["assigned"] is None else view_of(values)
+        members[classroom].append(Member(student, _day_start_ms(started, zone), zone, view))
     due: dict[str, dict[str, datetime | None]] = {classroom: {} for classroom in classrooms}
     for row in await connection.fetch(DUE_DATES, tenant, classrooms):
         due[row["classroom"]][row["assignment"]] = row["due_at"]
