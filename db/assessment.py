@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from db.pool import Connection
-from db.projection import view_of
+from db.projection import VIEW_VALUES, view_of
 from rules.calendar import day_start, local_date
 from rules.classroom import EMPTY_VIEW, ClassFacts, Member
 from rules.outcome import Assessment
 from rules.risk import FlagMemory, Reason, RiskFlag, Severity, Transition
+from rules.value import Value
 
 FlagKey = tuple[str, Reason]
 CLOSE_AFTER = timedelta(minutes=1)  # a burst of a student's first or late events closes their days once
@@ -61,10 +62,8 @@ where s.tenant = $1 and s.student = any($2::text[]) and s.student = w.student
 """
 
 # Overlapping enrolments of one person are refused when they are saved, so each student comes once.
-MEMBERS = """
-select n.classroom, n.person as student, n.started, s.zone as own_zone, v.last_occurred_at, v.last_revision,
-    v.last_source, v.last_event_id, v.assigned, v.graded, v.submitted, v.score_sum, v.score_count, v.last_active_at,
-    v.open_items, v.recent
+MEMBERS = f"""
+select n.classroom, n.person as student, n.started, s.zone as own_zone, {VIEW_VALUES}
 from unnest($2::text[], $3::date[]) as w (classroom, today)
 cross join lateral (  -- one look for each class, and `offset 0` so that it stays so: see db.projection
     select * from enrollment m
@@ -76,7 +75,7 @@ join student s on s.tenant = $1 and s.student = n.person
 left join view_state v on v.tenant = $1 and v.classroom = n.classroom and v.student = n.person
 where s.tenant = $1
 order by n.classroom, n.person
-"""
+"""  # noqa: S608 - constants of ours
 
 DUE_DATES = """
 select a.classroom, a.assignment, a.due_at from assignment a
@@ -150,16 +149,14 @@ class Counters:
     assessed_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StudentLock:
+class StudentLock(Value, frozen=True):
     """A locked student's last change, and the moment up to which their days are closed."""
 
     change_no: int
     closed_until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFlag:
+class StoredFlag(Value, frozen=True):
     """A flag as it stands: its memory, and the texts that change without a transition."""
 
     memory: FlagMemory
@@ -216,15 +213,10 @@ async def class_facts(
     today = [local_date(now, zones[classroom]) for classroom in classrooms]
     members: dict[str, list[Member]] = {classroom: [] for classroom in classrooms}
     for row in await connection.fetch(MEMBERS, tenant, classrooms, today):
-        zone = row["own_zone"] or zones[row["classroom"]]
-        members[row["classroom"]].append(
-            Member(
-                student=row["student"],
-                enrolled_on_ms=_day_start_ms(row["started"], zone),
-                zone=zone,
-                view=EMPTY_VIEW if row["assigned"] is None else view_of(row),
-            )
-        )
+        classroom, student, started, own_zone, *values = row
+        zone = own_zone or zones[classroom]
+        view = EMPTY_VIEW if row["assigned"] is None else view_of(values)
+        members[classroom].append(Member(student, _day_start_ms(started, zone), zone, view))
     due: dict[str, dict[str, datetime | None]] = {classroom: {} for classroom in classrooms}
     for row in await connection.fetch(DUE_DATES, tenant, classrooms):
         due[row["classroom"]][row["assignment"]] = row["due_at"]

@@ -190,7 +190,8 @@ left join concept c on c.tenant = $1 and c.concept = s.concept
 left join classroom_policy p on p.tenant = $1 and p.classroom = s.classroom and p.version = s.policy_version
 """  # noqa: S608 - constants of ours
 
-# The plain bound beside the row comparison is what the index of change numbers can use.
+# The plain bound beside the row comparison is what the index of change numbers can use. A student's own changes have
+# none: it would cost every fold an entry for each row, and all of a student's standings lie side by side in the key.
 CLASSROOM_STANDINGS = f"""{_CHANGED}
 where s.tenant = $1 and s.classroom = $2 and s.class_change >= $3
     and (s.class_change, s.student, s.concept) > ($3, $4::text, $5::text)

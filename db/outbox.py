@@ -7,6 +7,7 @@ from datetime import datetime
 
 from db.pool import Connection
 from rules.kinds import StoredWord
+from rules.value import Value
 
 # Per tenant: a class has one shard, so its lock is not fought over. More of them would cut the same events into
 # smaller transactions, each with some 25 statements of its own.
@@ -22,6 +23,9 @@ class Waiting(StoredWord):
     TOUCH_STUDENT = "TOUCH_STUDENT"  # replay the student's views: one class, or all of them when classroom is ""
     TOUCH_CLASSROOM = "TOUCH_CLASSROOM"  # assess the class again: roster, assignments or inactivity policy changed
     REFOLD_CLASSROOM = "REFOLD_CLASSROOM"  # replay every student's view of the class: it arrived, or its model changed
+
+
+_WAITING = {kind.value: kind for kind in Waiting}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,7 @@ async def touch(
     return seq
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Value, frozen=True):
     """One waiting row, locked by the claiming transaction."""
 
     place: str  # its ctid, stable while the lock is held
@@ -129,11 +132,7 @@ from (
 async def claim(connection: Connection, tenant: int, shard: int, *, limit: int) -> list[Claimed]:
     """Lock up to `limit` waiting rows of one shard in fold order, live ones first; rows others hold are passed over."""
     rows = await connection.fetch(CLAIM, tenant, shard, limit)
-    return [
-        Claimed(r["place"], Waiting(r["kind"]), r["student"], r["classroom"], r["occurred_at"], r["seq"],
-                r["received_at"], r["traceparent"])
-        for r in rows
-    ]  # fmt: skip
+    return [Claimed(place, _WAITING[kind], *rest) for place, kind, *rest in rows]  # in the order of CLAIM's columns
 
 
 STILL_WAITING = "select count(*) from outbox where tenant = $1 and seq between $2 and $3 and lane = $4"

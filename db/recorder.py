@@ -174,13 +174,11 @@ class Recorder:
         self, tenant: int, submissions: Sequence[Submission], answers: Sequence[Answer], traceparent: str | None
     ) -> None:
         """Wake the fold, and whoever watches a class's log. Duplicates wake too: it heals a crash after a commit."""
-        classrooms: set[str] = set()
-        for sent, answer in zip(submissions, answers, strict=True):
-            event = sent.event
-            own_shard = shard_of(classroom=event.classroom, student=event.student)
-            for shard in answer.shards or (own_shard,):
-                self._wake.mark(tenant, shard)
-            if answer.status is Status.ACCEPTED and event.classroom:
-                classrooms.add(event.classroom)
+        told = list(zip(submissions, answers, strict=True))
+        homes = {sent.event.classroom or sent.event.student for sent, answer in told if not answer.shards}
+        shards = {shard_of(classroom=home, student=home) for home in homes}
+        for shard in shards.union(*(answer.shards for answer in answers if answer.shards)):
+            self._wake.mark(tenant, shard)
+        classrooms = {sent.event.classroom for sent, answer in told if answer.status is Status.ACCEPTED} - {""}
         if classrooms:
             self._live.announce(Moved(tenant=tenant, recorded=frozenset(classrooms), traceparent=traceparent))

@@ -476,7 +476,6 @@ class Standing(SQLModel, table=True):
     student_change: int = _int("student_change", big=True)
     __table_args__ = (
         SqlIndex("standing_by_class_change", "tenant", "classroom", "class_change", "student", "concept"),
-        SqlIndex("standing_by_student_change", "tenant", "student", "student_change", "classroom", "concept"),
     )
 
 

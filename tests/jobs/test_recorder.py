@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
-from db.evidence import Answer, Status
+from db.evidence import Answer, Status, fresh_ids
 from db.live import Live
 from db.pool import LOST, Pool, UnknownTenant, tenant_transaction
 from db.recorder import Overloaded, Recorder
@@ -261,3 +262,16 @@ async def test_no_batch_is_larger_than_its_limit(
 async def test_a_tenant_that_does_not_exist_is_told_apart(recorder: Recorder) -> None:
     with pytest.raises(UnknownTenant):
         await recorder.record(7, sent("e1"), recorded_by="test")
+
+
+@pytest.mark.feature("002-03")
+def test_fresh_ids_are_of_version_7_and_sort_as_they_were_made() -> None:
+    ids = fresh_ids(2_000, NOW)
+
+    later = fresh_ids(1, NOW + timedelta(milliseconds=1))
+    assert all(isinstance(one, UUID) and one.version == 7 and one.variant == RFC_4122 for one in ids)
+    assert len(set(ids)) == 2_000
+    assert sorted(ids) == ids
+    assert ids[-1] < later[0]
+    assert ids[0].int >> 80 == int(NOW.timestamp() * 1000)
+    assert len({one.int & (2**62 - 1) for one in ids}) == 2_000  # chance, not a count: two processes make no twins

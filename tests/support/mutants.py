@@ -122,10 +122,10 @@ MUTANTS = (
         (
             (
                 "db/evidence.py",
-                "    on conflict (tenant, source, event_id) do nothing\n    returning source, event_id, id, seq\n",
+                "    on conflict (tenant, source, event_id) do nothing\n    returning id, seq\n",
                 "    on conflict (tenant, source, event_id) do update set seq = excluded.seq, "
                 "fingerprint = excluded.fingerprint, received_at = excluded.received_at\n"
-                "    returning source, event_id, id, seq\n",
+                "    returning id, seq\n",
             ),
         ),
         ("tests/laws/test_once.py", "tests/jobs/test_fold.py"),
