@@ -7,8 +7,11 @@ import strawberry
 
 from db.classrooms import AssignmentRow, EnrollmentRow
 from graph.connections import Keyset
+from graph.freshness import fresh
 from graph.nodes import Node, global_id
+from graph.request import Info
 from graph.standings import MasteryModel
+from graph.students import Student, students_of
 from rules.policy import MILLION, Policy
 
 ROSTER_ORDER = Keyset("roster", (str, str, str))
@@ -56,6 +59,16 @@ class Enrollment:
     ends_on: date | None = strawberry.field(
         description="The first day on which the person is no longer in the class; null while it is open."
     )
+
+    @strawberry.field(
+        description="The student; null for a teacher, for a key that no student has, and for one you may not see today."
+    )
+    async def student(self, info: Info) -> Student | None:
+        """Loaded together with those of the other entries."""
+        if self.role is not EnrollmentRole.STUDENT:
+            return None
+        point = await fresh(info.context)  # the operation's one reading
+        return (await students_of(info.context, [self.person_id], point)).get(self.person_id)
 
 
 def enrollment_of(row: EnrollmentRow, *, shows_name: bool) -> Enrollment:
