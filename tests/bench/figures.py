@@ -100,17 +100,29 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def claim(name: str, value: float | str, *, unit: str = "", limit: float | None = None) -> Figures:
-    """One line of the page; `limit` is the most that `value` may be."""
-    return {"name": name, "value": value, "unit": unit, "limit": limit}
+def claim(
+    name: str, value: float | str, *, unit: str = "", limit: float | None = None, least: float | None = None
+) -> Figures:
+    """One line of the page; `limit` is the most that `value` may be, `least` the least."""
+    found = {"name": name, "value": value, "unit": unit, "limit": limit}
+    return found if least is None else {**found, "least": least}
+
+
+def bound_of(found: Mapping[str, Any]) -> tuple[str, bool]:
+    """How a claim is bounded, in words, and whether that holds; "" where it is not."""
+    value, limit, least = found["value"], found["limit"], found.get("least")
+    if least is not None:
+        return f"≥ {least:g}", value >= least
+    return ("", True) if limit is None else (f"≤ {limit:g}", value <= limit)
 
 
 def _claim(found: Mapping[str, Any]) -> list[str]:
-    value, limit, unit = found["value"], found["limit"], found["unit"]
+    value, unit = found["value"], found["unit"]
     shown = f"{value:,}" if isinstance(value, int | float) else str(value)
-    if limit is None:
+    bound, holds = bound_of(found)
+    if not bound:
         return [found["name"], f"{shown} {unit}".strip(), "", ""]
-    return [found["name"], f"{shown} {unit}".strip(), f"≤ {limit:g} {unit}".strip(), "yes" if value <= limit else "NO"]
+    return [found["name"], f"{shown} {unit}".strip(), f"{bound} {unit}".strip(), "yes" if holds else "NO"]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
