@@ -29,7 +29,7 @@ from graphql.execution import (
 
 from graph import access, complexity
 from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, request_errors
-from graph.compiled import Compiler, Mutation, Replay, Subscription, Tally
+from graph.compiled import Compiler, Mutation, Query, Replay, Subscription, Tally
 from graph.complexity import CHARACTERS_MAX, COMMENTS_MAX, TOKENS_MAX, too_complex
 from graph.refusal import ErrorCode
 from graph.request import Context
@@ -50,7 +50,8 @@ class Plan:
     title: str  # such as "query Dashboard": the caller's name, else the first field's
     root: str  # such as "query classroom": words of the schema only, so that there are few
     has_dashboard: bool
-    mutation: Mutation | None = None  # compiled, where it is of a known shape
+    query: Query | None = None  # compiled, where it is of a known shape
+    mutation: Mutation | None = None
     subscription: Subscription | None = None
 
     @property
@@ -106,6 +107,7 @@ class Documents:
             raise Malformed(request_errors(errors, ErrorCode.GRAPHQL_VALIDATION_FAILED))
         plan = replace(
             _planned(document, operation),
+            query=self._compiler.query(document, operation),
             mutation=self._compiler.mutation(document, operation),
             subscription=self._compiler.subscription(document, operation),
         )
@@ -114,7 +116,8 @@ class Documents:
 
     async def execute(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
         """Run a query or a mutation."""
-        outcome = await plan.mutation.run(variables, context) if plan.mutation else None
+        compiled = plan.query or plan.mutation
+        outcome = await compiled.run(variables, context) if compiled else None
         if isinstance(outcome, dict):
             self.tally.compiled += 1
             return Answer((), outcome, is_executed=True)
