@@ -2,6 +2,7 @@
 
 from datetime import date, datetime
 from enum import Enum
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
 
@@ -11,8 +12,10 @@ from graph.freshness import fresh
 from graph.nodes import Node, global_id
 from graph.request import Info
 from graph.standings import MasteryModel
-from graph.students import Student, students_of
 from rules.policy import MILLION, Policy
+
+if TYPE_CHECKING:
+    from graph.students import Student
 
 ROSTER_ORDER = Keyset("roster", (str, str, str))
 ASSIGNMENT_ORDER = Keyset("assignments", (str,))
@@ -63,10 +66,12 @@ class Enrollment:
     @strawberry.field(
         description="The student; null for a teacher, for a key that no student has, and for one you may not see today."
     )
-    async def student(self, info: Info) -> Student | None:
+    async def student(self, info: Info) -> Annotated["Student", strawberry.lazy("graph.students")] | None:
         """Loaded together with those of the other entries."""
         if self.role is not EnrollmentRole.STUDENT:
             return None
+        from graph.students import students_of  # late: a student shows work, an entry of the roster shows its student
+
         point = await fresh(info.context)  # the operation's one reading
         return (await students_of(info.context, [self.person_id], point)).get(self.person_id)
 
