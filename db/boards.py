@@ -34,7 +34,7 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class BoardAsk:
-    """Which class, as seen by whom; `is_admin` spares the look for a tie. The limits are of the page and each row."""
+    """Which class, as seen by whom, how many students of it and how many concepts of each; an admin needs no tie."""
 
     classroom: str
     viewer: str
@@ -97,6 +97,10 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "startsOn": _day("e.started"),
         "endsOn": _day("e.ended"),
     },
+    "StudentMastery": {
+        "studentId": _text("e.person"),
+        "displayName": _text("n.display_name"),
+    },
     "Student": {
         "id": _global_id("Student", "u.student"),
         "key": _text("u.student"),
@@ -135,11 +139,21 @@ _ROSTER = """(
     left join student u on u.tenant = $1 and u.student = e.person and e.role = 'STUDENT'
     left join person n on n.tenant = $1 and n.person = e.person
 )"""
+_ROWS = """(
+    select coalesce(string_agg(<row>, ',' order by e.person), '')
+    from (
+        select distinct m.person from enrollment m
+        where m.tenant = $1 and m.classroom = $2 and m.role = 'STUDENT' and m.started <= today.day
+            and (m.ended is null or m.ended > today.day)
+        order by m.person limit $6
+    ) e
+    left join person n on n.tenant = $1 and n.person = e.person
+)"""
 _MASTERY = """(
     select coalesce(string_agg(<mastery>, ',' order by k.concept), '')
     from (
         select * from standing s
-        where s.tenant = $1 and s.student = u.student and s.classroom = $2
+        where s.tenant = $1 and s.student = e.person and s.classroom = $2
             and (s.count > 0 or s.rank > 0 or s.last_accessed_at is not null)
         order by s.concept limit $7
     ) k
@@ -188,6 +202,10 @@ def _student(parts: Sequence[Part]) -> str:
     return f"case when u.student is null then 'null' else {_object('Student', parts)} end"
 
 
+def _row_of_concepts(parts: Sequence[Part]) -> str:
+    return f"""format('[%s]', {_MASTERY.replace("<mastery>", _object("ConceptMastery", parts))})"""
+
+
 def _page(rows: str, slot: str, kind: str) -> Callable[[Sequence[Part]], str]:
     """A page of which only `nodes` is selected, once."""
 
@@ -200,29 +218,31 @@ def _page(rows: str, slot: str, kind: str) -> Callable[[Sequence[Part]], str]:
 
 OBJECTS: Mapping[tuple[str, str], Callable[[Sequence[Part]], str]] = {
     ("Classroom", "roster"): _page(_ROSTER, "<enrollment>", "Enrollment"),
+    ("Classroom", "mastery"): _page(_ROWS, "<row>", "StudentMastery"),
+    ("StudentMastery", "mastery"): _row_of_concepts,
     ("Enrollment", "student"): _student,
     ("Student", "mastery"): _page(_MASTERY, "<mastery>", "ConceptMastery"),
     ("ConceptMastery", "concept"): lambda parts: _object("Concept", parts),
 }
 """What may be selected that has parts of its own."""
-PAGES = {("Classroom", "roster"), ("Student", "mastery")}
+PAGES = {("Classroom", "roster"), ("Classroom", "mastery"), ("Student", "mastery")}
 
 
-_BELOW = {
-    "Classroom": ("roster", "Enrollment"),
-    "Enrollment": ("student", "Student"),
-    "Student": ("mastery", "ConceptMastery"),
-    "ConceptMastery": ("concept", "Concept"),
+_BELOW: Mapping[str, Sequence[tuple[str, str]]] = {
+    "Classroom": [("roster", "Enrollment"), ("mastery", "StudentMastery")],
+    "Enrollment": [("student", "Student")],
+    "Student": [("mastery", "ConceptMastery")],
+    "StudentMastery": [("mastery", "ConceptMastery")],
+    "ConceptMastery": [("concept", "Concept")],
 }
 
 
 def _all(kind: str) -> tuple[Part, ...]:
-    leaves = tuple(Part(name, name) for name in FIELDS[kind])
-    if kind not in _BELOW:
-        return leaves
-    name, inner = _BELOW[kind]
-    parts = (Part("nodes", "nodes", _all(inner)),) if (kind, name) in PAGES else _all(inner)
-    return (*leaves, Part(name, name, parts))
+    parts = [Part(name, name) for name in FIELDS[kind]]
+    for name, inner in _BELOW.get(kind, ()):
+        of_inner = _all(inner)
+        parts.append(Part(name, name, (Part("nodes", "nodes", of_inner),) if (kind, name) in PAGES else of_inner))
+    return tuple(parts)
 
 
 BOARD = statement_of(_all("Classroom"))

@@ -1,7 +1,7 @@
 """A class by concepts read at once: the selections of a class that Postgres answers as JSON, in one statement.
 
-It is the same data as `graph.classrooms`, `graph.classwork` and `graph.students` read field by field, for those who may
-see all of it: the teachers of the class and admins. Whatever else is selected, and whoever else asks, is theirs.
+It is the same data as `graph.classrooms`, `graph.class_mastery` and `graph.students` read field by field, for those who
+may see all of it: the teachers of the class and admins. Whatever else is selected, and whoever else asks, is theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from db.boards import FIELDS, OBJECTS, PAGES, PARTS_MAX, Board, BoardAsk, Part, read_board, statement_of
 from db.pool import tenant_transaction
+from graph.class_mastery import CONCEPTS_MAX
 from graph.connections import FIRST_DEFAULT, FIRST_MAX
 from graph.request import Context
 from graph.shapes import Fragments, Unknown, collected
@@ -69,10 +70,10 @@ class _Reading:
             raise Unknown
         self._variable = argument.name.value
         parts = self._parts(kind, nodes)
-        if "roster" not in self._limits:
+        if "students" not in self._limits:  # a class without them is a few fields: nothing is won
             raise Unknown
-        limits = self._limits
-        return BoardRead(self._variable, statement_of(parts), limits["roster"], limits.get("mastery", FIRST_DEFAULT))
+        statement, students_max = statement_of(parts), self._limits["students"]
+        return BoardRead(self._variable, statement, students_max, self._limits.get("concepts", FIRST_DEFAULT))
 
     def _parts(self, kind: GraphQLObjectType, nodes: Sequence[FieldNode]) -> tuple[Part, ...]:
         by_key = collected(kind, nodes, self._fragments)
@@ -88,20 +89,27 @@ class _Reading:
             raise Unknown
         inner = _object_of(kind, name)
         if (kind.name, name) in PAGES:
-            self._page(name, nodes[0])
+            self._page(kind.name, nodes[0])
             return Part(key, name, self._nodes(inner, nodes))
+        if kind.name == "StudentMastery":
+            self._limit("concepts", CONCEPTS_MAX)
         return Part(key, name, self._parts(inner, nodes))
 
-    def _page(self, name: str, node: FieldNode) -> None:
-        """Note how long the page is; two pages of one kind could differ in that."""
-        given = _arguments(node, {"first", "classroomId"} if name == "mastery" else {"first"})
+    def _page(self, kind: str, node: FieldNode) -> None:
+        """Note how long the page is, and that it is of this class."""
+        is_of_student = kind == "Student"
+        given = _arguments(node, {"first", "classroomId"} if is_of_student else {"first"})
+        if is_of_student and not self._is_this_class(given.get("classroomId")):
+            raise Unknown
         first = given.get("first")
         limit = FIRST_DEFAULT if first is None else int(first.value) if isinstance(first, IntValueNode) else 0
-        if name in self._limits or not 1 <= limit <= FIRST_MAX:
+        self._limit("concepts" if is_of_student else "students", limit)
+
+    def _limit(self, what: str, limit: int) -> None:
+        """A statement has one limit of each; two pages could differ in it."""
+        if what in self._limits or not 1 <= limit <= FIRST_MAX:
             raise Unknown
-        if name == "mastery" and not self._is_this_class(given.get("classroomId")):
-            raise Unknown
-        self._limits[name] = limit
+        self._limits[what] = limit
 
     def _is_this_class(self, value: ValueNode | None) -> bool:
         return isinstance(value, VariableNode) and value.name.value == self._variable

@@ -28,14 +28,16 @@ NAMES = ('Ann "Abel" \\', "Zoë\u2028\U0001f600", "tab\tbell\x07</script>", " ")
 BOARD = """query ($id: ID!) { classroom(id: $id) { key roster(first: 30) { nodes {
   personId student { key mastery(classroomId: $id) { nodes { concept { key } score state } } }
 } } } }"""
-NESTED = {"Enrollment": "student", "Student": "mastery", "ConceptMastery": "concept"}
+NESTED = {"Enrollment", "Student", "StudentMastery", "ConceptMastery"}
 # What no board holds: the reference executor reads such a class.
 STRANGE = {
     "Classroom": (
         "lagMs", "asOf { seq }", "rollup { activeStudents }", "policy { version }", "again: roster { nodes { role } }",
-        "school { name }", "key @include(if: true)", "... @skip(if: false) { name }",
+        "school { name }", "concepts { nodes { key } }", "again: mastery { nodes { studentId } }",
+        "key @include(if: true)", "... @skip(if: false) { name }",
     ),
     "Enrollment": ("role @skip(if: true)", "personId @include(if: false)"),
+    "StudentMastery": ("studentId @include(if: true)", "again: mastery { score }"),
     "Student": ("lagMs", "progress { averageScore }", "again: mastery { nodes { score } }", "asOf { time }"),
     "ConceptMastery": ("score @include(if: true)", "... @include(if: true) { state }"),
     "Concept": ("subject { name }", "prerequisites { key }"),
@@ -75,6 +77,8 @@ def _below(dice: Dice, kind: str) -> str:
         return f"student {{ {selected(dice, 'Student')} }}"
     if kind == "ConceptMastery":
         return f"concept {{ {selected(dice, 'Concept')} }}"
+    if kind == "StudentMastery":
+        return f"{_named(dice, 'mastery')} {{ {selected(dice, 'ConceptMastery')} }}"
     asked = dice.of(STRANGE_MASTERIES if dice.is_flawed() else MASTERY_ASKS)
     return f"mastery{asked} {{ {_page(dice, 'ConceptMastery')} }}"
 
@@ -85,14 +89,14 @@ def _page(dice: Dice, kind: str) -> str:
 
 
 def document(dice: Dice) -> str:
-    """A query of a class and its roster, in one of the ways in which clients write it."""
+    """A query of a class and its students, in one of the ways in which clients write it."""
     asked = dice.of(STRANGE_ROSTERS if dice.is_flawed() else ROSTER_ASKS)
-    roster = f"{_named(dice, 'roster')}{asked} {{ {_page(dice, 'Enrollment')} }}"
-    inner = f"{selected(dice, 'Classroom')} {roster}"
+    page, kind = dice.of((("roster", "Enrollment"), ("mastery", "StudentMastery")))
+    inner = f"{selected(dice, 'Classroom')} {_named(dice, page)}{asked} {{ {_page(dice, kind)} }}"
     root = dice.of(("classroom", "classroom", "board: classroom"))
     if dice.is_flawed():
         odd: str = dice.of((
-            f"query ($id: ID) {{ {root}(id: \"7b\") {{ {inner} }} node(id: $id) {{ id }} }}",
+            f"query ($id: ID!, $n: ID!) {{ {root}(id: $id) {{ {inner} }} node(id: $n) {{ id }} }}",
             f"query ($id: ID!, $n: Seq) {{ {root}(id: $id, minSeq: $n) {{ {inner} }} }}",
             f"query ($id: ID!) {{ {root}(id: $id) {{ {inner} }} viewer {{ key }} }}",
             f'query ($id: ID! = "7b") {{ {root}(id: $id) {{ {inner} }} }}',

@@ -249,11 +249,12 @@ MUTANTS = (
     *(
         Mutant(f"board: {name}", ((file, old, new),), ("tests/graph/test_boards.py",))
         for name, file, old, new in (
-            ("another class's mastery", "graph/boards.py", 'name == "mastery" and not self', 'name == "nobody" and not self'),
+            ("another class's mastery", "graph/boards.py", "is_of_student and not self", "not is_of_student and not self"),
             ("more than the items of a page", "graph/boards.py", "len(by_key) > 1 or ", ""),
             ("what a correction emptied", "db/boards.py", "            and (s.count > 0 or s.rank > 0 or s.last_accessed_at is not null)\n", ""),
             ("every policy of the class", "db/boards.py", " and p.version = k.policy_version", ""),
-            ("who has left the class", "db/boards.py", "m.classroom = $2 and m.started <= today.day and (m.ended is null or m.ended > today.day)\n        order", "m.classroom = $2 and m.started <= today.day\n        order"),
+            ("who has left the class", "db/boards.py", "and m.started <= today.day and (m.ended is null or m.ended > today.day)\n        order", "and m.started <= today.day\n        order"),
+            ("teachers among the rows", "db/boards.py", "m.role = 'STUDENT' and m.started <= today.day\n", "m.started <= today.day\n"),
             ("microseconds cut to milliseconds", "db/boards.py", "SS.US", "SS.MS"),
         )
     ),
