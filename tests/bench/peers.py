@@ -3,9 +3,10 @@
 All stand on one durable Postgres, write the same rows into the same tables (key, log, outbox in one transaction), and
 are loaded by `wrk` at 32 connections (4 for batches), one leg of each after the other, over and over; a ratio is the
 median of those of the rounds. No worker folds, for the peers have none, and the outbox is emptied between legs. The
-peers ask for no token and judge next to nothing (`tests/bench/peer/`), the service does all that it does. Mercurius
-inserts in two ways: a transaction for each request, with positions from a sequence, and by the service's own statement
-with the service's own group commit. What a request needs of CPU is that of the answering process alone.
+peers ask for no token and judge next to nothing (`tests/bench/peer/`), the service does all that it does. Mercurius,
+with graphql-jit, inserts in two ways: a transaction for each request, with positions from a sequence, and by the
+service's own statement with the service's own group commit. What a request needs of CPU is that of the answering
+process alone.
 
 The dashboard is 30 students with 30 concepts each, the same JSON from both; the peer reads it by loaders, as it comes
 and compiled by graphql-jit. Telemetry on is a log line for each request, 1 in 100 traced, and metrics.
