@@ -236,18 +236,21 @@ def _part(claims: Sequence[Figures], **rivals: Rival) -> Figures:
 
 async def _singles(ring: Ring, ports: dict[str, int], told: dict[str, Path], tokens: dict[str, str]) -> list[Figures]:
     ours = Rival("api", _graphql(ports["api"]), told["single"], tokens["api"])
-    each, grouped, stock = (
-        Rival(name, _graphql(ports[name]), told["single"]) for name in ("per request", "grouped", "bare")
+    each, plain, grouped, stock = (
+        Rival(name, _graphql(ports[name]), told["single"]) for name in ("per request", "no jit", "grouped", "bare")
     )
-    await ring.fight(ours, each, grouped, stock)
+    await ring.fight(ours, each, plain, grouped, stock)
     claims = [
         claim("single recordEvent / mercurius, a transaction for each request", faster(ours, each), least=1.5),
         claim("and its CPU in mercurius's", cpu_share(ours, each), limit=0.6),
+        claim("the same, mercurius without graphql-jit", faster(ours, plain)),
+        claim("and its CPU in that", cpu_share(ours, plain)),
         claim("single recordEvent / mercurius, with the same group commit", faster(ours, grouped), least=0.6),
         claim("and its CPU in mercurius's, grouped", cpu_share(ours, grouped)),
         claim("single recordEvent / stock Strawberry + asyncpg", faster(ours, stock), least=10),
     ]
-    return [_part(claims, record_event=ours, mercurius_per_request=each, mercurius_grouped=grouped, strawberry=stock)]
+    rivals = {"mercurius_per_request": each, "mercurius_no_jit": plain, "mercurius_grouped": grouped}
+    return [_part(claims, record_event=ours, **rivals, strawberry=stock)]
 
 
 async def _bulk(ring: Ring, ports: dict[str, int], told: dict[str, Path], tokens: dict[str, str]) -> list[Figures]:
