@@ -1,7 +1,8 @@
 """From the text of a document to its answer: guarded, validated and cached once, executed many times."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from inspect import isawaitable
@@ -28,15 +29,18 @@ from graphql.execution import (
 )
 
 from graph import access, complexity
-from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, request_errors
+from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, refusal, request_errors
 from graph.compiled import Compiler, Mutation, Query, Replay, Subscription, Tally
 from graph.complexity import CHARACTERS_MAX, COMMENTS_MAX, TOKENS_MAX, too_complex
-from graph.refusal import ErrorCode
+from graph.costs import Bill, billed
+from graph.refusal import ErrorCode, Refused
 from graph.request import Context
-from graph.wire import bad_input, refuse_unstorable
+from graph.trusted import Library, TrustedDocument, WrongDocument
+from graph.wire import Ask, bad_input, refuse_unstorable
 
 CACHED_MAX = 1_000
 NAME_CHARACTERS_MAX = 64  # of an operation's name, where it is told
+OPERATION_SECONDS_MAX = 10.0  # statements have closer limits; this one is for what many of them add up to
 CACHED_CHARACTERS_MAX = 262_144  # a token weighs about half a kilobyte once parsed, so this bounds some 70 MB
 
 
@@ -50,6 +54,7 @@ class Plan:
     title: str  # such as "query Dashboard": the caller's name, else the first field's
     root: str  # such as "query classroom": words of the schema only, so that there are few
     has_dashboard: bool
+    bill: Bill
     query: Query | None = None  # compiled, where it is of a known shape
     mutation: Mutation | None = None
     subscription: Subscription | None = None
@@ -80,17 +85,39 @@ class Documents:
     """A schema with its doors closed, and the documents it has come to know."""
 
     def __init__(
-        self, schema: strawberry.Schema, *, excuse: Excuse = no_excuse, with_suggestions: bool = False
+        self,
+        schema: strawberry.Schema,
+        *,
+        excuse: Excuse = no_excuse,
+        with_suggestions: bool = False,
+        trusted: Sequence[TrustedDocument] = (),
+        only_trusted: bool = False,
+        operation_seconds_max: float = OPERATION_SECONDS_MAX,
     ) -> None:
-        """`excuse` turns an infrastructure error into a refusal such as UNAVAILABLE, or answers None to mask it."""
+        """`excuse` turns an infrastructure error into a refusal such as UNAVAILABLE, or answers None to mask it.
+
+        Raises WrongDocument where a trusted one is not valid: whoever serves must not find that out from a client.
+        """
         self._schema = access.core_of(schema)
         access.guard(self._schema)
         self._excuse = excuse
         self._hides_suggestions = not with_suggestions
+        self._seconds_max = operation_seconds_max
         self._compiler = Compiler(self._schema)
         self.tally = Tally()
         self._plans: OrderedDict[tuple[str, str | None], Plan] = OrderedDict()
         self._characters = 0
+        self._library = Library(trusted, is_closed=only_trusted)
+        self._pinned: dict[tuple[str, str | None], Plan] = {}  # of trusted documents: never dropped
+        for document in trusted:
+            self._pin(document)
+
+    def asked(self, ask: Ask) -> Plan:
+        """The plan of the document that a request sends, or names by its id. Raises Refused or Malformed."""
+        plan = self.plan(self._library.text_of(ask), ask.operation_name)
+        if ask.document_id is not None:
+            self._library.remember(ask)
+        return plan
 
     def plan(self, text: str, operation_name: str | None) -> Plan:
         """Check a document and choose its operation. Raises Refused or Malformed."""
@@ -99,23 +126,48 @@ class Documents:
         if known:
             self._plans.move_to_end(key)
             return known
+        if key in self._pinned:
+            return self._pinned[key]
+        plan = self._made(text, operation_name)
+        self._remember(key, plan)
+        return plan
+
+    def _made(self, text: str, operation_name: str | None) -> Plan:
         document = self._parse(text)
         complexity.guard(document)
         operation = _choose(document, operation_name)
         errors = validate(self._schema, document, max_errors=ERRORS_MAX - 1, hide_suggestions=self._hides_suggestions)
         if errors:
             raise Malformed(request_errors(errors, ErrorCode.GRAPHQL_VALIDATION_FAILED))
-        plan = replace(
-            _planned(document, operation),
+        return replace(
+            _planned(document, operation, billed(self._schema, document, operation)),
             query=self._compiler.query(document, operation),
             mutation=self._compiler.mutation(document, operation),
             subscription=self._compiler.subscription(document, operation),
         )
-        self._remember(key, plan)
-        return plan
+
+    def _pin(self, document: TrustedDocument) -> None:
+        """Plan every operation of a trusted document for good. Raises WrongDocument."""
+        try:
+            operations = [d for d in self._parse(document.text).definitions if isinstance(d, OperationDefinitionNode)]
+            for name in {one.name.value if one.name else None for one in operations} or {None}:
+                plan = self._pinned[document.text, name] = self._made(document.text, name)
+            if len(operations) == 1:
+                self._pinned[document.text, None] = plan
+        except Malformed as malformed:
+            raise WrongDocument(document.place, _told(malformed.answer.errors[0])) from None
+        except Refused as refused:
+            raise WrongDocument(document.place, refused.message) from None
 
     async def execute(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
-        """Run a query or a mutation."""
+        """Run a query or a mutation; one that takes too long is stopped, with the statement it is at."""
+        try:
+            async with asyncio.timeout(self._seconds_max):
+                return await self._executed(plan, variables, context)
+        except TimeoutError:
+            return refusal(Refused(ErrorCode.UNAVAILABLE, f"Stopped after {self._seconds_max:g} s: {_advice(plan)}"))
+
+    async def _executed(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
         compiled = plan.query or plan.mutation
         outcome = await compiled.run(variables, context) if compiled else None
         if isinstance(outcome, dict):
@@ -218,7 +270,7 @@ def _choose(document: DocumentNode, operation_name: str | None) -> OperationDefi
     return named[0]
 
 
-def _planned(document: DocumentNode, operation: OperationDefinitionNode) -> Plan:
+def _planned(document: DocumentNode, operation: OperationDefinitionNode, bill: Bill) -> Plan:
     name = operation.name.value if operation.name else None
     first = operation.selection_set.selections[0]
     kind, field = operation.operation.value, first.name.value if isinstance(first, FieldNode) else "fragment"
@@ -229,7 +281,19 @@ def _planned(document: DocumentNode, operation: OperationDefinitionNode) -> Plan
         title=f"{kind} {(name or field)[:NAME_CHARACTERS_MAX]}",
         root=f"{kind} {field}",
         has_dashboard=any(_has_dashboard(definition) for definition in document.definitions),
+        bill=bill,
     )
+
+
+def _advice(plan: Plan) -> str:
+    if plan.kind is OperationType.MUTATION:
+        return "what was told may be stored all the same, so tell it again under the same ids."
+    return "ask for less at once, or try again shortly."
+
+
+def _told(error: dict[str, Any]) -> str:
+    places = ", ".join(f"line {place['line']} column {place['column']}" for place in error.get("locations", ()))
+    return f"{error['message']}{f' ({places})' if places else ''}"
 
 
 def _has_dashboard(node: Any) -> bool:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from graphql import OperationType
@@ -52,6 +52,14 @@ WELL_FORMED = {
     ErrorCode.GRAPHQL_PARSE_FAILED,
     ErrorCode.GRAPHQL_VALIDATION_FAILED,
 }
+# The 2026 edition tells a document that was read and is wrong (422) from a request that could not be read (400), and an
+# answer of which a part failed (294) from a whole one.
+STATUS_2026 = STATUS | {
+    ErrorCode.BAD_INPUT: 422,
+    ErrorCode.QUERY_TOO_COMPLEX: 422,
+    ErrorCode.GRAPHQL_VALIDATION_FAILED: 422,
+}
+PARTIAL_2026 = 294
 RETRIED = {ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE}
 
 Authenticate = Callable[[str], Awaitable[Viewer]]
@@ -83,6 +91,7 @@ class GraphQLHTTP:
     gate: Gate
     allowed_origins: Collection[str] = field(default_factory=frozenset)
     tell: Tell = nobody
+    status_edition: Literal[2025, 2026] = 2025
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -107,38 +116,42 @@ class GraphQLHTTP:
         media_type = JSON
         try:
             media_type = negotiated(request.headers.get("accept"))
-            self._check_request(request)
-            viewer = await self._viewer(request)
-            ask, size = await _asked(request)
+            self.check_request(request)
+            viewer = await self.viewer_of(request)
+            ask, size = await asked(request)
         except Halted as halted:
-            return _response(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
+            return response_of(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
         except Refused as refused:
             # The request itself is malformed, so even a legacy client gets the status.
-            return _response(_noted(operation, refusal(refused)), STATUS[refused.code], media_type)
+            return response_of(_noted(operation, refusal(refused)), STATUS[refused.code], media_type)
         operation.viewer, operation.variables = viewer, ask.variables
         try:
             answer = await self._answer(ask, size, operation, is_get=request.method == "GET")
         except Halted as halted:
-            return _response(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
+            return response_of(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
         except Malformed as malformed:
             answer = malformed.answer
         except Refused as refused:
             answer = refusal(refused)
-        return _response(_noted(operation, answer), status_of(answer, media_type), media_type)
+        return response_of(_noted(operation, answer), status_of(answer, media_type, self.status_edition), media_type)
 
     async def _answer(self, ask: Ask, size: int, operation: Operation, *, is_get: bool) -> Answer:
         viewer = operation.viewer
         assert viewer is not None, "only the viewer's own operations are answered"
         async with self.gate.passing():
-            operation.plan = plan = self.documents.plan(ask.query, ask.operation_name)
+            operation.plan = plan = self.gate.planned(self.documents, ask, viewer)
             _check_plan(plan, size, is_get=is_get)
+            operation.cost = self.gate.charge(plan, ask.variables, viewer)
             context = begin(self.engine, viewer, operation.correlation_id, operation.traceparent)
             if operation.span is None:
-                return await self.documents.execute(plan, ask.variables, context)
-            with within(self.engine.tracer, operation.span):
-                return await self.documents.execute(plan, ask.variables, context)
+                answer = await self.documents.execute(plan, ask.variables, context)
+            else:
+                with within(self.engine.tracer, operation.span):
+                    answer = await self.documents.execute(plan, ask.variables, context)
+            return answer.costing(operation.cost)
 
-    def _check_request(self, request: Request) -> None:
+    def check_request(self, request: Request) -> None:
+        """Judge method, content type and site. Raises Halted or Refused."""
         if request.method not in ("GET", "POST"):
             raise Halted(405, bad_input("Use POST, or GET for queries."), {"allow": "GET, POST"})
         if request.method == "POST":
@@ -149,7 +162,8 @@ class GraphQLHTTP:
         ):
             raise Refused(ErrorCode.FORBIDDEN, "Queries by GET are not answered across sites.")
 
-    async def _viewer(self, request: Request) -> Viewer:
+    async def viewer_of(self, request: Request) -> Viewer:
+        """The bearer of the request's token. Raises Halted with 401."""
         try:
             return await self.authenticate(token_of(request.headers.get("authorization")))
         except ExpiredCredential:
@@ -189,15 +203,18 @@ def negotiated(accept: str | None) -> str:
     raise Halted(406, bad_input(f"Answers come as {RESPONSE_JSON} or {JSON}."))
 
 
-def status_of(answer: Answer, media_type: str) -> int:
-    """The status of an answer; one with a partial result is a success."""
+def status_of(answer: Answer, media_type: str, edition: Literal[2025, 2026] = 2025) -> int:
+    """The status of an answer to a request that could be read; one with a partial result is a success."""
     codes = answer.codes
     if codes and codes <= RETRIED and all(value is None for value in (answer.data or {}).values()):
         return 503  # nothing came back, and asking again will help: proxies and clients know what to do
+    is_modern = media_type != JSON
     if answer.is_executed or not codes:
-        return 200
+        return PARTIAL_2026 if codes and is_modern and edition == 2026 else 200
     code = ErrorCode(min(codes))
-    return 200 if media_type == JSON and code in WELL_FORMED else STATUS.get(code, 400)
+    if not is_modern and code in WELL_FORMED:
+        return 200
+    return (STATUS_2026 if edition == 2026 else STATUS).get(code, 400)
 
 
 def _noted(operation: Operation, answer: Answer) -> Answer:
@@ -205,11 +222,13 @@ def _noted(operation: Operation, answer: Answer) -> Answer:
     return answer
 
 
-def _response(answer: Answer, status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:
+def response_of(answer: Answer, status: int, media_type: str = JSON, headers: dict[str, str] | None = None) -> Response:
+    """An answer as JSON."""
     body = _encode(answer.body)
     response = Response(body, status, headers, media_type=f"{media_type}; charset=utf-8")
-    if status == 503:
-        response.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    if status in (429, 503):
+        told = answer.errors[0]["extensions"].get("retryAfterSeconds", RETRY_AFTER_SECONDS)
+        response.headers["retry-after"] = str(told)
     return response
 
 
@@ -224,19 +243,20 @@ def _check_content(request: Request) -> None:
 
 def _check_plan(plan: Plan, size: int, *, is_get: bool) -> None:
     if plan.kind is OperationType.SUBSCRIPTION:
-        raise Halted(400, bad_input("Subscriptions run over WebSocket (graphql-transport-ws), not over HTTP."))
+        raise Halted(400, bad_input("Subscriptions run over WebSocket (graphql-transport-ws) or as text/event-stream."))
     if is_get and plan.kind is not OperationType.QUERY:
         raise Halted(405, bad_input("Mutations need POST."), {"allow": "POST"})
     if size > BODY_BYTES_MAX and not plan.is_only_recording_in_bulk:
-        raise _too_large(BODY_BYTES_MAX)
+        raise too_large(BODY_BYTES_MAX)
 
 
-def _too_large(limit: int) -> Refused:
+def too_large(limit: int) -> Refused:
+    """The refusal of a body over a limit."""
     return Refused(ErrorCode.TOO_LARGE, f"The body is over {limit} bytes; only recordEvents may send {BULK_BYTES_MAX}.")
 
 
-async def _asked(request: Request) -> tuple[Ask, int]:
-    """Read the request and its size in bytes."""
+async def asked(request: Request) -> tuple[Ask, int]:
+    """Read the request and its size in bytes. Raises Refused, or Halted with 408."""
     if request.method == "GET":
         return _asked_by_get(request)
     raw = await _body(request)
@@ -248,7 +268,8 @@ async def _asked(request: Request) -> tuple[Ask, int]:
 
 def _asked_by_get(request: Request) -> tuple[Ask, int]:
     parameters = request.query_params
-    body: dict[str, Any] = {key: parameters[key] for key in ("query", "operationName") if key in parameters}
+    texts = ("query", "documentId", "operationName")
+    body: dict[str, Any] = {key: parameters[key] for key in texts if key in parameters}
     for key in ("variables", "extensions"):
         if parameters.get(key):
             body[key] = decode(parameters[key])
@@ -262,14 +283,14 @@ async def _body(request: Request) -> bytes:
     """Read at most BULK_BYTES_MAX; what Content-Length says is believed only where it refuses."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > BULK_BYTES_MAX:
-        raise _too_large(BODY_BYTES_MAX)
+        raise too_large(BODY_BYTES_MAX)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > BULK_BYTES_MAX:
-                    raise _too_large(BODY_BYTES_MAX)
+                    raise too_large(BODY_BYTES_MAX)
     except TimeoutError:
         raise Halted(408, bad_input("The body did not arrive in time."), {"connection": "close"}) from None
     return bytes(body)

@@ -5,14 +5,16 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.bench import bulk, compiled, peers, push, single
+from tests.bench import bulk, compiled, fanout, hostile, peers, push, single
 from tests.bench.figures import FOLDER, Figures, bound_of, machine, write
 
 BENCHES: dict[str, tuple[Callable[[str], Awaitable[Figures]], str]] = {
     "single": (single.run, single.__doc__ or ""),
     "compiled": (compiled.run, compiled.__doc__ or ""),
+    "hostile": (hostile.run, hostile.__doc__ or ""),
     "push": (push.run, push.__doc__ or ""),
     "peers": (peers.run, peers.__doc__ or ""),
+    "fanout": (fanout.run, fanout.__doc__ or ""),
     "bulk": (bulk.run, bulk.__doc__ or ""),
 }
 

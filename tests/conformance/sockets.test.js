@@ -28,7 +28,7 @@ suite("graphql-transport-ws with the graphql-ws client", { timeout: 90_000 }, ()
     assert.deepEqual((await resumed.next()).activity.event.eventId, "resume-2"); // no READY, nothing twice
     await api.record("resume-3");
     assert.deepEqual((await resumed.next()).activity.event.eventId, "resume-3");
-    assert.deepEqual(await once(client, "{ viewer { __typename } }"), { data: { viewer: { __typename: "Viewer" } } });
+    assert.deepEqual((await once(client, "{ viewer { __typename } }")).data, { viewer: { __typename: "Viewer" } });
     assert.deepEqual(client.heard.connections, 1);
     await client.dispose();
   });
@@ -63,7 +63,7 @@ suite("graphql-transport-ws with the graphql-ws client", { timeout: 90_000 }, ()
   test("an expired token is renewed: 4403, and the client comes back with a fresh one", async () => {
     const tokens = [token({ seconds: -600 }), token()];
     const client = connect(() => tokens.shift());
-    assert.deepEqual(await once(client, "{ viewer { __typename } }"), { data: { viewer: { __typename: "Viewer" } } });
+    assert.deepEqual((await once(client, "{ viewer { __typename } }")).data, { viewer: { __typename: "Viewer" } });
     assert.deepEqual(client.heard, { connections: 1, closed: [4403] });
     assert.deepEqual(tokens, []);
     await client.dispose();
@@ -81,6 +81,34 @@ suite("graphql-transport-ws with the graphql-ws client", { timeout: 90_000 }, ()
     assert.equal((await stream.next()).activity.event.eventId, "renewed-1");
     assert.deepEqual(client.heard, { connections: 2, closed: [4403] });
     await client.dispose();
+  });
+
+  test("a token renewed on the open socket: one connection, and its stream runs on", async () => {
+    let socket;
+    const pongs = [];
+    const client = connect(() => token({ seconds: 2 }), {
+      on: {
+        opened: (opened) => (socket = opened),
+        connected: () => {
+          client.heard.connections += 1;
+          const payload = { authorization: `Bearer ${token({ seconds: 3600 })}` };
+          socket.send(JSON.stringify({ type: "ping", payload }));
+        },
+        pong: (received, payload) => received && pongs.push(payload),
+        closed: ({ code }) => code !== 1000 && client.heard.closed.push(code),
+      },
+    });
+    const expiring = connect(() => token({ seconds: 2 }), { retryAttempts: 0 });
+    const stream = events(client);
+    await stream.next();
+    await once(expiring, EVENTS.replace("($classroom: ID!, $after: String)", "").replace("$classroom, after: $after", `"${CLASSROOM}"`))
+      .then(assert.fail, (error) => assert.equal(error.code, 4403)); // by now the first token of both has expired
+    await api.record("kept-1");
+    assert.equal((await stream.next()).activity.event.eventId, "kept-1");
+    assert.deepEqual(pongs.map(({ authorized }) => authorized), [true]);
+    assert.deepEqual(client.heard, { connections: 1, closed: [] });
+    await client.dispose();
+    await expiring.dispose();
   });
 
   test("pings are answered, both ways round the same socket", async () => {

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rules.access import Role
 from tests.graph.toy import Toy, served, token
@@ -52,7 +54,15 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
     "an empty query": (b'{"query": ""}', 400),
     "a query that is a number": (b'{"query": 1}', 400),
     "a query that is an object": (b'{"query": {}}', 400),
-    "a document id": (b'{"documentId": "sha256:00"}', 400),
+    "a document id that is a number": (b'{"documentId": 1}', 400),
+    "an empty document id": (b'{"documentId": ""}', 400),
+    "a document id and a query that is a number": (b'{"query": 1, "documentId": "sha256:00"}', 400),
+    "a persisted query without hash": (b'{"extensions": {"persistedQuery": {"version": 1}}}', 400),
+    "a persisted query of another version": (
+        b'{"extensions": {"persistedQuery": {"version": 2, "sha256Hash": "00"}}}',
+        400,
+    ),
+    "a persisted query that is null": (b'{"query": "{ echo }", "extensions": {"persistedQuery": null}}', 400),
     "a name that is a number": (b'{"query": "{ echo }", "operationName": 1}', 400),
     "variables that are a list": (b'{"query": "{ echo }", "variables": []}', 400),
     "variables that are a string": (b'{"query": "{ echo }", "variables": "{}"}', 400),
@@ -75,6 +85,7 @@ async def test_a_bad_body_is_refused_in_words_and_the_next_request_works(toy: To
     assert (await toy.post("{ echo }")).json() == {"data": {"echo": ""}}
 
 
+@pytest.mark.feature("003-36")
 async def test_a_body_without_length_is_bounded_all_the_same(toy: Toy) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(80):
@@ -87,6 +98,7 @@ async def test_a_body_without_length_is_bounded_all_the_same(toy: Toy) -> None:
     assert got.json()["errors"][0]["extensions"]["code"] == "TOO_LARGE"
 
 
+@pytest.mark.feature("003-36")
 async def test_recording_in_bulk_alone_may_send_more(toy: Toy) -> None:
     events = [{"eventId": f"{number:0300}"} for number in range(1_000)]
     bulk = "mutation($events: [EventInput!]!) { recordEvents(events: $events) }"
@@ -115,6 +127,22 @@ async def test_a_request_error_has_a_status_for_new_clients_and_200_for_legacy_o
         assert modern.json() == legacy.json()
         assert modern.json()["errors"][0]["extensions"]["code"] == code
         assert "data" not in modern.json()
+
+
+async def test_the_edition_of_2026_tells_wrong_documents_and_half_answers_apart_by_status() -> None:
+    async with served(status_edition=2026) as toy:
+        for query, code in REQUEST_ERRORS.items():
+            modern, legacy = await toy.post(query), await toy.post(query, accept="application/json")
+
+            expected = 400 if code == "GRAPHQL_PARSE_FAILED" else 422
+            assert (modern.status_code, legacy.status_code) == (expected, 200), query
+            assert modern.json() == legacy.json()
+        half, whole = await toy.post("{ broken echo }"), await toy.post("{ echo }")
+        nothing, legacy = await toy.post("{ broken }"), await toy.post("{ broken }", accept="application/json")
+        unread = [(await toy.post_raw(body, accept=RESPONSE_JSON)).status_code for body, _ in BAD_BODIES.values()]
+
+    assert (half.status_code, nothing.status_code, legacy.status_code, whole.status_code) == (294, 294, 200, 200)
+    assert unread == [status for _, status in BAD_BODIES.values()]  # a request that cannot be read stays 400
 
 
 @pytest.mark.parametrize(
@@ -198,6 +226,16 @@ async def test_get_runs_queries_only(toy: Toy) -> None:
 
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
     assert (await get(toy, "{ echo }", sec_fetch_site="cross-site")).status_code == 403
+
+
+async def test_get_runs_no_mutation_of_a_document_that_has_queries_too(toy: Toy) -> None:
+    both = 'query Q { echo } mutation M { rename(name: "x") }'
+    headers = {"authorization": f"Bearer {token()}"}
+    named = [
+        await toy.http.get("/graphql", params={"query": both, "operationName": name}, headers=headers) for name in "QM"
+    ]
+
+    assert [got.status_code for got in named] == [200, 405]
 
 
 async def test_get_takes_variables_as_json(toy: Toy) -> None:
@@ -302,3 +340,21 @@ async def test_text_that_looks_like_a_key_is_not_taken_for_one(toy: Toy) -> None
     body = msgspec.json.encode({"query": "query($t: String!) { echo(text: $t) }", "variables": {"t": text}})
 
     assert (await toy.post_raw(body)).json() == {"data": {"echo": text}}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+KEYS = ("query", "variables", "operationName", "extensions", "documentId")
+REQUESTS = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5).map(msgspec.json.encode)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=60) | JSON.map(msgspec.json.encode) | REQUESTS)
+async def test_whatever_is_sent_is_answered_in_json_and_never_as_our_fault(toy: Toy, body: bytes) -> None:
+    got = await toy.post_raw(body, accept=RESPONSE_JSON)
+
+    assert 400 <= got.status_code < 500
+    assert got.json()["errors"][0]["extensions"]["code"] in ("BAD_INPUT", "GRAPHQL_PARSE_FAILED")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket as tcp
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -12,7 +13,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from graph import socket as graph_socket
+from graph import sockets as graph_sockets
 from rules.access import Role
+from server.serving import UVICORN, listen
 from tests.graph.toy import PUPILS_DATA, Toy, heard, served, subscribe, tell, token
 
 
@@ -220,6 +223,70 @@ async def test_a_token_that_expires_on_an_open_socket_closes_it_with_4403(toy: T
     assert toy.stage.running == 0
 
 
+async def renew(socket: ClientConnection, credential: Any, name: str = "authorization") -> Any:
+    """Send a fresh credential and hear what came of it."""
+    await tell(socket, type="ping", payload={name: credential})
+    return await heard(socket)
+
+
+@pytest.mark.feature("003-30", "C10")
+async def test_a_token_renewed_on_an_open_socket_lets_its_stream_run_on(toy: Toy) -> None:
+    nearly = {"authorization": f"Bearer {token(life=timedelta(seconds=1))}"}
+    async with toy.connect() as renewed, toy.connect() as left:
+        for socket in (renewed, left):
+            await tell(socket, type="connection_init", payload=nearly)
+            await heard(socket)
+        await tell(renewed, **asking())
+        await toy.stage.arrived.wait()
+
+        answer = await renew(renewed, f"Bearer {token(life=timedelta(hours=2))}", "Authorization")
+        assert await closed(left) == 4403  # by now the first token of both has expired
+
+        assert answer == {"type": "pong", "payload": {"authorized": True, "expiresAt": "2026-03-01T11:30:00Z"}}
+        assert toy.stage.running == 1
+        await subscribe(renewed, "2", "{ echo }")
+        assert (await heard(renewed))["payload"] == {"data": {"echo": ""}}
+
+
+@pytest.mark.feature("003-30", "C10")
+async def test_a_credential_that_came_too_late_is_told_and_the_present_one_holds(toy: Toy) -> None:
+    async with toy.session() as socket:
+        answer = await renew(socket, f"Bearer {token(life=timedelta(minutes=-1))}")
+        await subscribe(socket, "1", "{ echo }")
+
+        told = {"authorized": False, "code": "UNAUTHENTICATED", "expiresAt": "2026-03-01T10:30:00Z"}
+        assert answer == {"type": "pong", "payload": told}
+        assert (await heard(socket))["payload"] == {"data": {"echo": ""}}
+
+
+@pytest.mark.feature("003-30", "C10")
+@pytest.mark.parametrize(
+    "credential",
+    [
+        "", 1, "x", "Bearer x.y.z", {"a": 1},
+        f"Bearer {token(sub='somebody else')}", f"Bearer {token(Role.ADMIN)}",
+        f"Bearer {token(Role.TEACHER, Role.ADMIN)}",
+    ],
+)  # fmt: skip
+async def test_a_bad_credential_or_that_of_another_viewer_ends_the_socket_with_4401(toy: Toy, credential: Any) -> None:
+    async with toy.session() as socket:
+        await tell(socket, **asking())
+        await toy.stage.arrived.wait()
+        await tell(socket, type="ping", payload={"authorization": credential})
+        assert await closed(socket) == 4401
+    await toy.sockets.wait_until_open(0)
+    assert toy.stage.running == 0
+
+
+async def test_a_credential_before_init_closes_with_4401_and_is_not_sent_back(toy: Toy) -> None:
+    async with toy.connect() as socket:
+        await tell(socket, type="ping", payload={"authorization": f"Bearer {token()}"})
+        with pytest.raises(ConnectionClosed) as end:
+            await heard(socket)
+        assert end.value.rcvd is not None
+        assert end.value.rcvd.code == 4401
+
+
 async def test_subscribing_before_init_closes_with_4401(toy: Toy) -> None:
     async with toy.connect() as socket:
         await tell(socket, **asking("{ echo }"))
@@ -320,3 +387,52 @@ async def test_roles_of_the_token_hold_on_a_socket(toy: Toy) -> None:
     async with toy.session(Role.ADMIN) as socket:
         await subscribe(socket, "1", "subscription { adminTicks }")
         assert (await heard(socket))["payload"] == {"data": {"adminTicks": 1}}
+
+
+async def test_each_operation_and_each_event_has_loaders_of_its_own(toy: Toy) -> None:
+    async with toy.session() as socket:
+        for operation_id in ("1", "2"):
+            await subscribe(socket, operation_id, "{ a: visits b: visits }")
+            assert (await heard(socket))["payload"] == {"data": {"a": 1, "b": 2}}
+            await heard(socket)
+
+        await subscribe(socket, "3", "subscription { visitors { a: visits b: visits } }")
+        events = [(await heard(socket))["payload"] for _ in range(2)]
+
+    assert events == [{"data": {"visitors": {"a": 1, "b": 2}}}] * 2
+
+
+async def test_no_socket_lives_for_ever_and_its_client_comes_back(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_sockets, "SOCKET_SECONDS_MAX", 0.2)
+    async with toy.session() as socket:
+        await tell(socket, **asking())
+        await toy.stage.arrived.wait()
+
+        assert await closed(socket) == 1012
+    await toy.sockets.wait_until_open(0)
+    assert toy.stage.running == 0
+
+
+async def test_a_bug_of_ours_closes_with_1013_and_never_with_1011(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_operation: Any) -> None:
+        raise RuntimeError("a counter that cannot count")
+
+    monkeypatch.setattr(toy.sockets, "tell", broken)
+    async with toy.session() as socket:
+        await subscribe(socket, "1", "{ echo }")
+
+        assert await closed(socket) == 1013
+
+
+def test_the_kernel_drops_a_peer_that_acknowledges_nothing_and_uvicorn_never_closes_with_1011() -> None:
+    """Half-open peers: pings make traffic, which a dead peer does not acknowledge."""
+    listener = listen("127.0.0.1", 0)
+    try:
+        deadline = listener.getsockopt(tcp.IPPROTO_TCP, tcp.TCP_USER_TIMEOUT)
+    finally:
+        listener.close()
+
+    assert deadline == 40_000
+    assert (UVICORN["ws_ping_interval"], UVICORN["ws_ping_timeout"]) == (20, None)
