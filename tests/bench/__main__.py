@@ -5,7 +5,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.bench import backlog, bulk, compiled, endurance, fanout, hostile, mixed, outage, push, single
+from tests.bench import backlog, bulk, compiled, endurance, fanout, hostile, mixed, outage, peers, push, single
 from tests.bench.figures import FOLDER, Figures, bound, holds, machine, write
 
 BENCHES: dict[str, tuple[Callable[[str], Awaitable[Figures]], str]] = {
@@ -14,6 +14,7 @@ BENCHES: dict[str, tuple[Callable[[str], Awaitable[Figures]], str]] = {
     "hostile": (hostile.run, hostile.__doc__ or ""),
     "push": (push.run, push.__doc__ or ""),
     "fanout": (fanout.run, fanout.__doc__ or ""),
+    "peers": (peers.run, peers.__doc__ or ""),
     "bulk": (bulk.run, bulk.__doc__ or ""),
     "backlog": (backlog.run, backlog.__doc__ or ""),
     "mixed": (mixed.run, mixed.__doc__ or ""),

@@ -35,14 +35,16 @@ KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")
 
 @dataclass(slots=True)
 class Service:
-    """Use as an async context. `program` is the module that runs `api` and `worker`."""
+    """Use as an async context. `program` is the module that runs `kinds`."""
 
     program: Sequence[str] = REAL
+    kinds: Sequence[str] = ("api", "worker")
     settings: Mapping[str, str] = field(default_factory=dict)  # more of the environment
     port: int = 0
     connection: asyncpg.Connection = field(init=False)  # as the owner: sees every tenant
     folder: Path = field(init=False)
     _servers: EmbeddedServers = field(init=False)
+    talkative: set[str] = field(default_factory=set)  # whose log lines are no sign of trouble
     _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -65,29 +67,41 @@ class Service:
         self.connection = await asyncpg.connect(url)
         self._stack.push_async_callback(self.connection.close)
         self.port = free_port()
-        await self.start("api")
-        await self.start("worker")
-        await self._until_ready()
+        for kind in self.kinds:
+            await self.start(kind)
+        await self._until_ready(self.port)
 
     async def start(self, kind: str) -> None:
         """Start the api or the worker."""
+        command = (sys.executable, "-m", *self.program, kind, "--end-with", str(os.getpid()))
+        await self._start(kind, command, self.port)
+
+    async def beside(self, name: str, command: Sequence[str], *, cwd: Path = PROJECT, **told: str) -> int:
+        """Start another process on the same servers, told more; returns its port once its `/ready` answers."""
+        port = free_port()
+        await self._start(name, command, port, cwd=cwd, **told)
+        await self._until_ready(port)
+        return port
+
+    async def _start(self, name: str, command: Sequence[str], port: int, *, cwd: Path = PROJECT, **told: str) -> None:
         addresses = self._servers.addresses
         given = {
             "DATABASE_URL": addresses.database_url,
             "REDIS_URL": addresses.redis_url,
             "DATA_DIR": str(self.folder / "data"),
             "JWT_SECRET": SECRET,
-            "PORT": str(self.port),
+            "PORT": str(port),
             "LOG_LEVEL": "WARNING",
             "RATE_LIMIT_ENABLED": "false",  # one viewer asks for what a thousand would; hooks.py measures the charge
             "BENCH_FOLDER": str(self.folder),
             **self.settings,
             **tried(),
+            **told,
         }
-        with (self.folder / f"{kind}.log").open("ab") as output:
-            self._processes[kind] = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *self.program, kind, "--end-with", str(os.getpid())),
-                cwd=PROJECT,
+        with (self.folder / f"{name}.log").open("ab") as output:
+            self._processes[name] = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=cwd,
                 env={name: os.environ[name] for name in KEPT if name in os.environ} | given,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -95,12 +109,12 @@ class Service:
                 start_new_session=True,
             )
 
-    async def _until_ready(self) -> None:
+    async def _until_ready(self, port: int) -> None:
         async with asyncio.timeout(READY_SECONDS_MAX), httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
             while True:
                 self.check()
                 try:
-                    if (await client.get(f"http://127.0.0.1:{self.port}/ready")).status_code == 200:
+                    if (await client.get(f"http://127.0.0.1:{port}/ready")).status_code == 200:
                         return
                 except httpx.TransportError:
                     pass
@@ -111,7 +125,7 @@ class Service:
         for kind, process in self._processes.items():
             said = (self.folder / f"{kind}.log").read_text(errors="replace")
             assert process.returncode is None, f"{kind} ended with {process.returncode}:\n{said[-3_000:]}"
-            is_well = may_warn or not said.strip()
+            is_well = may_warn or kind in self.talkative or not said.strip()
             assert is_well, f"{kind} is not well, its figures would be those of failures:\n{said[:3_000]}"
 
     async def worker_numbers(self) -> dict[str, float]:

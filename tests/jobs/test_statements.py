@@ -30,6 +30,7 @@ OF_NO_TENANT = {
 """Statements without a tenant; each asks a function of the schema that has its own rights, or no table at all."""
 
 SENT_OTHERWISE = {
+    "boards": {"statement"},  # BOARD, or a part of it
     "catalog": {"statement"},  # SUBJECT_KEYS or CONCEPT_KEYS
     "changes": {"statement"},  # the positions and the standings, chosen by the kind of stream
     "health": {"'select 1'"},

@@ -248,9 +248,29 @@ MUTANTS = (
             ("null within a list", "graph/shapes.py", "        if is_required and None in value:\n            raise _Unshaped\n", ""),
             ("object of another class", "graph/shapes.py", "        if source.__class__ is not expected:\n            raise _Unshaped\n", ""),
             ("guarded field", "graph/shapes.py", ' or "access_guarded" in field.extensions', ""),
-            ("directive ignored", "graph/shapes.py", "        if node.directives:\n            raise _Unknown\n", ""),
+            ("directive ignored", "graph/shapes.py", "        if node.directives:\n            raise Unknown\n", ""),
             ("rule not asked", "graph/compiled.py", "        if not self.rule.admits(context.viewer):\n            return None\n", ""),
             ("told twice", "graph/compiled.py", "return outcome if info.path.prev is None else", "return"),
+        )
+    ),
+    Mutant(
+        "board: shown to whoever asks",
+        (
+            ("db/boards.py", "case when ties.is_teacher or $5::boolean then <classroom> end", "<classroom>"),
+            ("graph/boards.py", "found.text is None or not may_see_board(viewer, found)", "found.text is None"),
+        ),
+        ("tests/graph/test_boards.py",),
+    ),
+    *(
+        Mutant(f"board: {name}", ((file, old, new),), ("tests/graph/test_boards.py",))
+        for name, file, old, new in (
+            ("another class's mastery", "graph/boards.py", "is_of_student and not self", "not is_of_student and not self"),
+            ("more than the items of a page", "graph/boards.py", "len(by_key) > 1 or ", ""),
+            ("what a correction emptied", "db/boards.py", "            and (s.count > 0 or s.rank > 0 or s.last_accessed_at is not null)\n", ""),
+            ("every policy of the class", "db/boards.py", " and p.version = k.policy_version", ""),
+            ("who has left the class", "db/boards.py", "and m.started <= today.day and (m.ended is null or m.ended > today.day)\n        order", "and m.started <= today.day\n        order"),
+            ("teachers among the rows", "db/boards.py", "m.role = 'STUDENT' and m.started <= today.day\n", "m.started <= today.day\n"),
+            ("microseconds cut to milliseconds", "db/boards.py", "SS.US", "SS.MS"),
         )
     ),
 )  # fmt: skip
