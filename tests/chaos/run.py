@@ -15,7 +15,18 @@ from rules.access import Role
 from tests.chaos import verdict
 from tests.chaos.cluster import PROJECT, Cluster, tail
 from tests.chaos.faults import Struck, strike
-from tests.chaos.script import CLASSES_PER_STEP, REDIS_FAULTS, Aim, Fault, Plan, Request, Step, class_of
+from tests.chaos.probe import Probe
+from tests.chaos.script import (
+    CLASSES_PER_STEP,
+    POSTGRES_FAULTS,
+    REDIS_FAULTS,
+    Aim,
+    Fault,
+    Plan,
+    Request,
+    Step,
+    class_of,
+)
 from tests.chaos.witness import Broken, Bystander, Ledger, Producer, Stream, Subscriber, cancelled
 from tests.chaos.world import BYSTANDER, STEADY_CLASS, STEADY_STUDENTS, TENANT, settle, token_of
 
@@ -24,6 +35,8 @@ POLL_SECONDS = 0.01
 TRIGGER_SECONDS_MAX = 15.0
 LANES_SECONDS_MAX = 30.0
 REDIS_GAP_SECONDS_MAX = 2.0  # recording goes on while Redis is away; the freeze is longer than this
+REDIS_WAIT_SECONDS_MAX = 0.5  # for all but a hundredth of the answers that came meanwhile
+WAITS_MIN = 100  # answers, to speak of a hundredth of them
 
 FLAGS = """subscription Flags($classroomId: ID!, $after: String) {
   riskFlagChanged(classroomId: $classroomId, after: $after) {
@@ -52,8 +65,16 @@ class Report:
     returns: int = 0  # of subscribers
     settle_seconds_max: float = 0.0
     gap_seconds_max: float = 0.0
-    acks_without_redis: int = 0
+    waits_without_redis: list[float] = field(default_factory=list)  # seconds, of each answer while Redis was away
+    answer_seconds_max: float = 0.0  # the slowest that was asked while Postgres was away
+    stop_seconds_max: float = 0.0  # from SIGTERM to the end of a process
     seconds: float = 0.0
+
+    @property
+    def wait_without_redis(self) -> float:
+        """The p99 of `waits_without_redis`; 0 where none is known."""
+        waits = sorted(self.waits_without_redis)
+        return waits[min(len(waits) - 1, len(waits) * 99 // 100)] if waits else 0.0
 
     @property
     def summary(self) -> str:
@@ -62,7 +83,9 @@ class Report:
         return (
             f"seed {self.plan.seed}: {verdict}; {len(self.lines)} faults, {self.events} events, {self.transitions} "
             f"transitions, {self.returns} resumes, settled in <= {self.settle_seconds_max:.2f} s, longest ack gap "
-            f"{self.gap_seconds_max:.2f} s, {self.acks_without_redis} acks without Redis, {self.seconds:.0f} s"
+            f"{self.gap_seconds_max:.2f} s, without Redis {len(self.waits_without_redis)} acks with a p99 of "
+            f"{self.wait_without_redis * 1000:.0f} ms, without Postgres answers in <= {self.answer_seconds_max:.2f} s, "
+            f"SIGTERM ends in <= {self.stop_seconds_max:.2f} s, {self.seconds:.0f} s"
         )
 
     @property
@@ -84,10 +107,12 @@ async def crash_run(plan: Plan, *, tree: Path = PROJECT, say: Callable[[str], No
                     report.lines.append(await stage.play(step))
                     say(report.lines[-1])
                 await stage.judge()
+            await cluster.end()
         except (AssertionError, TimeoutError) as error:
             report.failures.append(f"{type(error).__name__}: {error}")
         if report.failures:
             report.failures += [f"last words of {m.kind}:\n{tail(m.log, 1_500)}" for m in cluster.members]
+    report.stop_seconds_max = cluster.stop_seconds_max
     report.seconds = time.monotonic() - started
     return report
 
@@ -118,6 +143,7 @@ class _Stage:
         ]
         token = token_of(Role.INTEGRATOR, "lms", tenant=BYSTANDER)
         self._aside = Producer(self._urls, token, self._day, self._steady)
+        self._probe = Probe(self._urls, self._day, self._steady)
         self._background: list[asyncio.Task[None]] = []
         self._flags = [self._follow(Stream("riskFlagChanged", FLAGS, c), n) for n, c in enumerate(plan.classes[::2])]
         self._mastery = [self._follow(Stream("masteryChanged", MASTERY, c), n) for n, c in enumerate(plan.classes[::4])]
@@ -158,7 +184,10 @@ class _Stage:
             watch.terminate()
         last_event = max(self._ledger.ack_times, default=since)
         struck = await strike(self._cluster, step)
-        await struck.undo()
+        if step.fault in POSTGRES_FAULTS:
+            await self._probe.during(step.fault, struck.undo())
+        else:
+            await struck.undo()
         await self._cluster.until_ready()
         healed = time.monotonic()
         async with asyncio.timeout(LANES_SECONDS_MAX):
@@ -221,15 +250,15 @@ class _Stage:
         self, step: Step, struck: Struck, *, since: float, last_event: float, healed: float, settled: float
     ) -> str:
         gap = self._steady.longest_gap(since, time.monotonic())
-        during = self._steady.count(struck.at, healed)
+        during = self._steady.waits_between(struck.at, healed)
         self._report.gap_seconds_max = max(self._report.gap_seconds_max, gap)
         if step.fault in REDIS_FAULTS:
-            self._report.acks_without_redis += during
-            self._promise_recording(step, gap, during)
+            self._report.waits_without_redis += during + self._ledger.waits_between(struck.at, healed)
+            self._promise_recording(step, gap, len(during))
         after = (struck.at - last_event) * 1000
         return (
             f"{step.line}: struck {after:.1f} ms after the last answer, healed in {healed - struck.at:.2f} s, settled "
-            f"in {settled:.2f} s, longest ack gap {gap:.2f} s, {during} acks during the fault"
+            f"in {settled:.2f} s, longest ack gap {gap:.2f} s, {len(during)} acks during the fault"
         )
 
     def _promise_recording(self, step: Step, gap: float, during: int) -> None:
@@ -255,6 +284,9 @@ class _Stage:
             report.failures += verdict.out_of_date(self._mastery, await verdict.standings(connection, TENANT))
         finally:
             connection.terminate()
+        report.answer_seconds_max = self._probe.slowest_seconds
+        if len(report.waits_without_redis) >= WAITS_MIN and report.wait_without_redis > REDIS_WAIT_SECONDS_MAX:
+            report.failures.append(f"without Redis the p99 of recording was {report.wait_without_redis:.2f} s")
         report.failures += await verdict.not_a_rebuild(url, TENANT, now=datetime.now(UTC))
         report.events = len(self._ledger.answers) + len(self._steady.answers)
         report.transitions = sum(len(told) for told in stored.values())

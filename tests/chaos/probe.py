@@ -1,0 +1,96 @@
+"""Requests that nobody gives up: while Postgres is away each ends in time, and the first one afterwards works."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from rules.access import Role
+from server.sender import RECORD_EVENTS
+from tests.chaos.script import Said
+from tests.chaos.witness import Broken, Ledger, event_of
+from tests.chaos.world import BYSTANDER, SOURCE, STEADY_CLASS, token_of
+
+ANSWER_SECONDS_MAX = 3.0
+EVERY_SECONDS = 0.25
+GIVEN_UP_SECONDS = 10.0
+READ = "query ($id: ID!) { classroom(id: $id) { name } }"
+BUSY = frozenset({"UNAVAILABLE", "OVERLOADED"})
+
+
+@dataclass(slots=True)
+class Probe:
+    """Asks every api for a class and to record an event, in the bystander's tenant."""
+
+    urls: Sequence[str]
+    day: datetime
+    ledger: Ledger
+    slowest_seconds: float = 0.0
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    async def during(self, fault: str, repaired: Awaitable[None]) -> None:
+        """Ask again and again until all is repaired, and then each api once more. Raises Broken."""
+        repair, asked = asyncio.ensure_future(repaired), list[asyncio.Task[bool]]()
+        async with httpx.AsyncClient(trust_env=False, timeout=GIVEN_UP_SECONDS) as client:
+            while not repair.done():
+                asked += self._round(client)
+                await asyncio.wait({repair}, timeout=EVERY_SECONDS)
+            await repair
+            afterwards = self._round(client)
+            await asyncio.gather(*asked)
+            if not all(await asyncio.gather(*afterwards)):
+                raise Broken(f"the first request after a {fault} was refused")
+
+    def _round(self, client: httpx.AsyncClient) -> list["asyncio.Task[bool]"]:
+        """A read and a write at each api, on their way."""
+        return [
+            asyncio.create_task(ask(client, f"{url}/graphql"))
+            for url in self.urls
+            for ask in (self._is_read, self._is_recorded)
+        ]
+
+    async def _is_read(self, client: httpx.AsyncClient, address: str) -> bool:
+        token = token_of(Role.ADMIN, "probe", tenant=BYSTANDER)
+        return await self._asked(client, address, token, READ, {"id": STEADY_CLASS}) is not None
+
+    async def _is_recorded(self, client: httpx.AsyncClient, address: str) -> bool:
+        said = Said(f"probe-{next(self._numbers)}", "SUBMISSION_CREATED", "steady-0", STEADY_CLASS, "steady-w0", 1)
+        token, since = token_of(Role.INTEGRATOR, "lms", tenant=BYSTANDER), time.monotonic()
+        variables = {"input": {"events": [event_of(said, self.day)]}}
+        data = await self._asked(client, address, token, RECORD_EVENTS, variables)
+        if data is None:
+            return False
+        statuses = [result["status"] for result in data["recordEvents"]["results"]]
+        self.ledger.note([(SOURCE, said.event_id)], statuses, since=since)
+        return True
+
+    async def _asked(
+        self, client: httpx.AsyncClient, address: str, token: str, document: str, variables: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """The data, or None where the api says: come back. Raises Broken for a late answer and for any other."""
+        began = time.monotonic()
+        try:
+            response = await client.post(
+                address,
+                json={"query": document, "variables": variables},
+                headers={"authorization": f"Bearer {token}"},
+            )
+        except httpx.TransportError as error:
+            raise Broken(
+                f"{type(error).__name__} after {time.monotonic() - began:.2f} s instead of an answer"
+            ) from None
+        seconds = time.monotonic() - began
+        self.slowest_seconds = max(self.slowest_seconds, seconds)
+        if seconds > ANSWER_SECONDS_MAX:
+            raise Broken(f"an answer took {seconds:.2f} s: {response.status_code} {response.text}")
+        answer: dict[str, Any] = response.json()
+        errors = answer.get("errors") or []
+        if response.status_code not in {200, 503} or any(e["extensions"]["code"] not in BUSY for e in errors):
+            raise Broken(f"a request was answered {response.status_code} {response.text}")
+        data: dict[str, Any] | None = answer.get("data")
+        return None if errors else data
