@@ -6,8 +6,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +21,23 @@ from tests.chaos.wires import Wire, laid
 from tests.support.folders import reachable_folder
 
 APIS, WORKERS = 2, 2
-READY_SECONDS_MAX = 20.0
+READY_SECONDS_MAX = 60.0  # no promise: four processes that start together on a busy machine took ten
 STOP_SECONDS_MAX = 10.0  # from SIGTERM to the end of a process
 POLL_SECONDS = 0.02
 SECRET = "crash runs sign their tokens with this, and nobody else does"
 PROJECT = Path(__file__).parents[2]
+
+
+@asynccontextmanager
+async def bounded(seconds: float, awaited: str) -> AsyncIterator[None]:
+    """A limit that says, when it is over, what was waited for."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise AssertionError(f"waited {seconds:.0f} s in vain for {awaited}") from None
 
 
 @dataclass(slots=True)
@@ -46,9 +58,17 @@ class Member:
         return f"http://127.0.0.1:{self.clients.port}"
 
     def signal(self, sign: signal.Signals) -> None:
-        """Send a signal to the process."""
+        """Send a signal to the process, unless it has ended."""
         assert self.process is not None, f"{self.kind} was never started"
-        self.process.send_signal(sign)
+        if self.process.returncode is None:
+            # Not `send_signal`: that looks for a status first, which then is lost to the loop that waits for it.
+            os.kill(self.process.pid, sign)
+
+    def check(self) -> None:
+        """Raise AssertionError if it ended although nobody killed it."""
+        assert self.process is not None, f"{self.kind} was never started"
+        code = self.process.returncode
+        assert code is None, f"{self.kind} ended by itself with {code}:\n{tail(self.log)}"
 
 
 @dataclass(slots=True)
@@ -94,8 +114,17 @@ class Cluster:
         """Every api and worker."""
         return [*self.apis, *self.workers]
 
+    async def start_again(self, member: Member) -> None:
+        """Start a member that has ended, and wait until it has reached Postgres."""
+        before = member.database.connections
+        await self.start(member)
+        async with bounded(READY_SECONDS_MAX, f"a connection of {member.log.stem} to Postgres"):
+            while member.database.connections == before:
+                member.check()
+                await asyncio.sleep(POLL_SECONDS)
+
     async def start(self, member: Member) -> None:
-        """Start a member; `until_ready` waits for it."""
+        """Start a member; `until_ready` waits for an api."""
         with member.log.open("ab") as output:
             member.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "server", member.kind, "--end-with", str(os.getpid())),
@@ -110,8 +139,7 @@ class Cluster:
     async def kill(self, member: Member) -> None:
         """kill -9, and wait until it is gone."""
         assert member.process is not None
-        with suppress(ProcessLookupError):
-            member.signal(signal.SIGKILL)
+        member.signal(signal.SIGKILL)
         await member.process.wait()
 
     def freeze(self, member: Member) -> None:
@@ -128,11 +156,8 @@ class Cluster:
         """Wait for the end that SIGTERM asked for: in time, and with status 0, or an AssertionError."""
         assert member.process is not None
         began = time.monotonic()
-        try:
-            async with asyncio.timeout(STOP_SECONDS_MAX):
-                code = await member.process.wait()
-        except TimeoutError:
-            raise AssertionError(f"{member.kind} lives {STOP_SECONDS_MAX:.0f} s after SIGTERM") from None
+        async with bounded(STOP_SECONDS_MAX, f"the end of {member.log.stem} after SIGTERM"):
+            code = await member.process.wait()
         assert code == 0, f"{member.kind} ended with {code} after SIGTERM:\n{tail(member.log)}"
         self.stop_seconds_max = max(self.stop_seconds_max, time.monotonic() - began)
 
@@ -155,19 +180,18 @@ class Cluster:
     async def until_ready(self) -> None:
         """Wait until both servers take connections and every api answers /ready; no member may have died by itself."""
         await self.servers.until_ready(seconds_max=READY_SECONDS_MAX)
-        async with asyncio.timeout(READY_SECONDS_MAX), httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
             for member in self.apis:
-                while not await _is_ready(client, member):
-                    self.check()
-                    await asyncio.sleep(POLL_SECONDS)
+                async with bounded(READY_SECONDS_MAX, f"readiness of {member.log.stem}"):
+                    while not await _is_ready(client, member):
+                        self.check()
+                        await asyncio.sleep(POLL_SECONDS)
         self.check()
 
     def check(self) -> None:
         """Raise AssertionError for a member that ended although nobody killed it."""
         for member in self.members:
-            assert member.process is not None
-            code = member.process.returncode
-            assert code is None, f"{member.kind} ended by itself with {code}:\n{tail(member.log)}"
+            member.check()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from tests.chaos.cluster import Cluster, Member
+from tests.chaos.cluster import Cluster, Member, bounded
 from tests.chaos.script import Aim, Fault, Step
 from tests.chaos.wires import ANSWERED, COMMITTED, Wire
 
@@ -99,7 +99,7 @@ async def _kill(cluster: Cluster, members: list[Member]) -> Struck:
     async def start_again() -> None:
         for member in members:
             await cluster.kill(member)  # waits for its end
-            await cluster.start(member)
+        await asyncio.gather(*map(cluster.start_again, members))
 
     return Struck(at, start_again)
 
@@ -109,7 +109,7 @@ def _end(cluster: Cluster, member: Member) -> Struck:
 
     async def start_again() -> None:
         await cluster.until_ended(member)
-        await cluster.start(member)
+        await cluster.start_again(member)
 
     return Struck(time.monotonic(), start_again)
 
@@ -135,7 +135,7 @@ def _cut(wires: Sequence[Wire], mark: bytes, seconds: float) -> Struck:
     async def whole_again() -> None:
         try:
             await asyncio.sleep(seconds)
-            async with asyncio.timeout(CUT_SECONDS_MAX):
+            async with bounded(CUT_SECONDS_MAX, "something to cut"):
                 while sum(wire.cuts for wire in wires) == before:  # noqa: ASYNC110 - it counts what a peer says
                     await asyncio.sleep(POLL_SECONDS)
         finally:

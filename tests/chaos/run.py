@@ -13,7 +13,7 @@ import asyncpg
 from db.migrate import make_partitions, migrate
 from rules.access import Role
 from tests.chaos import verdict
-from tests.chaos.cluster import PROJECT, Cluster, tail
+from tests.chaos.cluster import PROJECT, Cluster, bounded, tail
 from tests.chaos.faults import Struck, strike
 from tests.chaos.probe import Probe
 from tests.chaos.script import (
@@ -32,7 +32,7 @@ from tests.chaos.world import BYSTANDER, STEADY_CLASS, STEADY_STUDENTS, TENANT, 
 
 SETTLE_SECONDS_MAX = 5.0  # from the last recovery until the outbox is empty and every subscriber knows
 POLL_SECONDS = 0.01
-TRIGGER_SECONDS_MAX = 15.0
+TRIGGER_SECONDS_MAX = 30.0
 LANES_SECONDS_MAX = 30.0
 REDIS_GAP_SECONDS_MAX = 2.0  # recording goes on while Redis is away; the freeze is longer than this
 REDIS_WAIT_SECONDS_MAX = 0.5  # for all but a hundredth of the answers that came meanwhile
@@ -160,7 +160,7 @@ class _Stage:
         steady = asyncio.create_task(Bystander(self._aside, STEADY_CLASS, STEADY_STUDENTS).run())
         self._background = [steady, *watching]
         try:
-            async with asyncio.timeout(TRIGGER_SECONDS_MAX):
+            async with bounded(TRIGGER_SECONDS_MAX, "the first message of every subscriber"):
                 for subscriber in (*self._flags, *self._mastery):
                     while not subscriber.messages:  # READY: the token is there before anything happens
                         await subscriber.moved.wait()
@@ -190,7 +190,7 @@ class _Stage:
             await struck.undo()
         await self._cluster.until_ready()
         healed = time.monotonic()
-        async with asyncio.timeout(LANES_SECONDS_MAX):
+        async with bounded(LANES_SECONDS_MAX, f"the answers of step {step.no} ({step.fault.value})"):
             await asyncio.gather(*lanes)
         recovered = max(healed, max(self._ledger.ack_times))
         settled = await self._settled(step, recovered)
@@ -202,7 +202,7 @@ class _Stage:
         wanted = len(self._ledger.ack_times) + (
             requests if step.aim is Aim.ACKNOWLEDGED else max(1, int(requests * step.share))
         )
-        async with asyncio.timeout(TRIGGER_SECONDS_MAX):
+        async with bounded(TRIGGER_SECONDS_MAX, f"the moment of step {step.no}, {step.aim.value}"):
             reached = asyncio.create_task(self._ledger.until(wanted))
             pending: set[asyncio.Task[None]] = {reached, *lanes, *self._background}
             try:
@@ -274,7 +274,7 @@ class _Stage:
         url, report = self._cluster.servers.addresses.database_url, self._report
         connection = await asyncpg.connect(url)
         try:
-            async with asyncio.timeout(SETTLE_SECONDS_MAX):
+            async with bounded(SETTLE_SECONDS_MAX, "an empty outbox at the end"):
                 while await connection.fetchval(WAITING, [TENANT, BYSTANDER]):  # noqa: ASYNC110 - in another process
                     await asyncio.sleep(POLL_SECONDS)
             stored = await verdict.transitions(connection, TENANT)

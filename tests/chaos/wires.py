@@ -38,6 +38,7 @@ class Wire:
     far: Path | int  # a unix socket, or a port of this machine
     port: int = 0
     cut: bytes | None = None  # while set: a connection whose server says this is reset, and its client never hears it
+    connections: int = 0  # ever made
     cuts: int = 0
     resets: int = 0
     _lines: set[_Line] = field(default_factory=set)
@@ -61,6 +62,7 @@ class Wire:
             writer.transport.abort()
             return
         line = _Line(writer, far)
+        self.connections += 1
         self._lines.add(line)
         try:
             await asyncio.gather(self._pass(reader, far, line), self._pass(from_far, writer, line, is_answer=True))

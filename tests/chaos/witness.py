@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
 from server.sender import RECORD_EVENTS
+from tests.chaos.cluster import bounded
 from tests.chaos.script import Request, Said
 from tests.chaos.world import SOURCE
 
@@ -84,7 +85,7 @@ class Producer:
         body = {"query": RECORD_EVENTS, "variables": {"input": {"events": events}}}
         keys = [(SOURCE, said.event_id) for said in request]
         since = time.monotonic()
-        async with asyncio.timeout(SEND_SECONDS_MAX):
+        async with bounded(SEND_SECONDS_MAX, f"an answer to {keys[0]}"):
             while (statuses := await self._try(body)) is None:
                 self._place += 1
                 await asyncio.sleep(AGAIN_SECONDS)
