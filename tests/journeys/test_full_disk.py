@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,9 +118,12 @@ class Sender:
             self.acknowledged = self.count
         return response
 
-    async def sends_until_refused(self) -> None:
-        """Record until there is no room."""
+    async def sends_until_refused(self, *, each_in_a_new_file: bool = False) -> None:
+        """Record until there is no room, for the tables or in the files of the write-ahead log."""
         for _ in range(ROUNDS_MAX):
+            if each_in_a_new_file:
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # what it dies of, it may die of here
+                    await self.house.operator.execute("select pg_switch_wal()")
             if (response := await self.sends()).status_code != 200:
                 assert refused(response)
                 return
@@ -164,7 +167,7 @@ async def test_a_full_disk_refuses_recording_alone_and_keeps_every_answer(premis
         await kept_and_counted(sender)
 
         with premises.changes.filled():  # Postgres ends itself rather than go on without its log
-            await sender.sends_until_refused()
+            await sender.sends_until_refused(each_in_a_new_file=True)
             assert refused(await sender.sends())
 
         await until(sender.works_again, seconds=BOOT_SECONDS_MAX)
