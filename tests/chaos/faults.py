@@ -7,13 +7,15 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import asyncpg
 from redis import Redis
 
 from tests.chaos.cluster import Cluster, Member, bounded
 from tests.chaos.script import Aim, Fault, Step
 from tests.chaos.wires import ANSWERED, COMMITTED, Wire
+from tests.chaos.world import TENANT, WAITING
 
-CUT_SECONDS_MAX = 5.0
+CUT_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.01
 Undo = Callable[[], Awaitable[None]]
 
@@ -55,7 +57,9 @@ async def strike(cluster: Cluster, step: Step) -> Struck:
         case Fault.CUT_API_COMMITS:
             return _cut([one.database for one in cluster.apis], COMMITTED, step.hold_seconds)
         case Fault.CUT_WORKER_COMMITS:
-            return _cut([one.database for one in cluster.workers], COMMITTED, step.hold_seconds)
+            # To the end of the burst: a fold that is told would tell the subscribers of those that were not.
+            wires = [one.database for one in cluster.workers]
+            return _cut(wires, COMMITTED, step.hold_seconds, until=lambda: _folded(cluster))
         case _:
             return _strike_servers(cluster, step)
 
@@ -127,7 +131,7 @@ def _reset(wires: Sequence[Wire]) -> Struck:
     return Struck(time.monotonic(), _nothing)
 
 
-def _cut(wires: Sequence[Wire], mark: bytes, seconds: float) -> Struck:
+def _cut(wires: Sequence[Wire], mark: bytes, seconds: float, *, until: Undo = _nothing) -> Struck:
     before = sum(wire.cuts for wire in wires)
     for wire in wires:
         wire.cut = mark
@@ -135,14 +139,25 @@ def _cut(wires: Sequence[Wire], mark: bytes, seconds: float) -> Struck:
     async def whole_again() -> None:
         try:
             await asyncio.sleep(seconds)
-            async with bounded(CUT_SECONDS_MAX, "something to cut"):
+            async with bounded(CUT_SECONDS_MAX, "all that was to be cut"):
                 while sum(wire.cuts for wire in wires) == before:  # noqa: ASYNC110 - it counts what a peer says
                     await asyncio.sleep(POLL_SECONDS)
+                await until()
         finally:
             for wire in wires:
                 wire.cut = None
 
     return Struck(time.monotonic(), whole_again)
+
+
+async def _folded(cluster: Cluster) -> None:
+    """Wait until nothing of the burst waits."""
+    connection = await asyncpg.connect(cluster.servers.addresses.database_url)
+    try:
+        while await connection.fetchval(WAITING, [TENANT]):  # noqa: ASYNC110 - in another process
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        connection.terminate()
 
 
 def _freeze_valkey(cluster: Cluster, seconds: float) -> Struck:

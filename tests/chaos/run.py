@@ -28,7 +28,7 @@ from tests.chaos.script import (
     class_of,
 )
 from tests.chaos.witness import Broken, Bystander, Ledger, Producer, Stream, Subscriber, cancelled
-from tests.chaos.world import BYSTANDER, STEADY_CLASS, STEADY_STUDENTS, TENANT, settle, token_of
+from tests.chaos.world import BYSTANDER, STEADY_CLASS, STEADY_STUDENTS, TENANT, WAITING, settle, token_of
 
 SETTLE_SECONDS_MAX = 5.0  # from the last recovery until the outbox is empty and every subscriber knows
 POLL_SECONDS = 0.01
@@ -49,7 +49,6 @@ MASTERY = """subscription Mastery($classroomId: ID!, $after: String) {
   }
 }"""
 
-WAITING = "select count(*) from outbox where tenant = any($1::bigint[])"
 FOLDS = "select coalesce(sum(change_no), 0) from classroom_state where tenant = $1 and classroom = any($2::text[])"
 
 

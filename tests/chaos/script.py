@@ -74,7 +74,7 @@ AIMS = {  # of the faults that not every moment suits
     Fault.RESET_API: (Aim.ACKNOWLEDGED, Aim.IN_FLIGHT),
     Fault.CUT_ANSWERS: (Aim.IN_FLIGHT,),
     Fault.CUT_API_COMMITS: (Aim.IN_FLIGHT,),
-    Fault.CUT_WORKER_COMMITS: (Aim.ACKNOWLEDGED, Aim.IN_FLIGHT),
+    Fault.CUT_WORKER_COMMITS: (Aim.ACKNOWLEDGED,),
 }
 
 
