@@ -71,7 +71,7 @@ def _caught(name: str, seeds: range, faults: int) -> str | None:
     with broken_tree(PROJECT, name) as tree:
         for seed in seeds:
             report = asyncio.run(crash_run(plan_of(seed, faults), tree=tree, say=_say))
-            _say(report.summary)
+            _say("\n".join([report.summary, *report.failures[:1]]))
             if report.failures:
                 return f"| `{name}` | seed {seed} | {report.failures[0][:SHOWN_CHARACTERS]} |"
     return None

@@ -176,6 +176,13 @@ class _Stage:
         """One burst, its fault, the recovery, and the promise of five seconds; returns what happened in one line."""
         since = time.monotonic()
         lanes = [asyncio.create_task(_sent(p, lane)) for p, lane in zip(self._producers, step.lanes, strict=True)]
+        try:
+            return await self._played(step, lanes, since)
+        except BaseException:
+            await cancelled(lanes)
+            raise
+
+    async def _played(self, step: Step, lanes: Sequence["asyncio.Task[None]"], since: float) -> str:
         watch = await asyncpg.connect(self._cluster.servers.addresses.database_url)
         try:
             await self._until_aimed(step, watch, lanes)

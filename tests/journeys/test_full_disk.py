@@ -122,7 +122,9 @@ class Sender:
         """Record until there is no room, for the tables or in the files of the write-ahead log."""
         for _ in range(ROUNDS_MAX):
             if each_in_a_new_file:
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # what it dies of, it may die of here
+                with suppress(
+                    asyncpg.PostgresError, asyncpg.InterfaceError, OSError
+                ):  # what it dies of, it may die of here
                     await self.house.operator.execute("select pg_switch_wal()")
             if (response := await self.sends()).status_code != 200:
                 assert refused(response)
