@@ -62,7 +62,8 @@ class Member:
         assert self.process is not None, f"{self.kind} was never started"
         if self.process.returncode is None:
             # Not `send_signal`: that looks for a status first, which then is lost to the loop that waits for it.
-            os.kill(self.process.pid, sign)
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, sign)
 
     def check(self) -> None:
         """Raise AssertionError if it ended although nobody killed it."""
