@@ -35,7 +35,7 @@ class Probe:
 
     async def during(self, fault: str, repaired: Awaitable[None]) -> None:
         """Ask again and again until all is repaired, and then each api once more. Raises Broken."""
-        repair, asked = asyncio.ensure_future(repaired), list[asyncio.Task[bool]]()
+        repair, asked = asyncio.ensure_future(repaired), list[asyncio.Task[str | None]]()
         async with httpx.AsyncClient(trust_env=False, timeout=GIVEN_UP_SECONDS) as client:
             while not repair.done():
                 asked += self._round(client)
@@ -43,36 +43,37 @@ class Probe:
             await repair
             afterwards = self._round(client)
             await asyncio.gather(*asked)
-            if not all(await asyncio.gather(*afterwards)):
-                raise Broken(f"the first request after a {fault} was refused")
+            refusals = [refusal for refusal in await asyncio.gather(*afterwards) if refusal is not None]
+            if refusals:
+                raise Broken(f"the first request after a {fault} was refused: {'; '.join(refusals)}")
 
-    def _round(self, client: httpx.AsyncClient) -> list["asyncio.Task[bool]"]:
+    def _round(self, client: httpx.AsyncClient) -> list["asyncio.Task[str | None]"]:
         """A read and a write at each api, on their way."""
         return [
             asyncio.create_task(ask(client, f"{url}/graphql"))
             for url in self.urls
-            for ask in (self._is_read, self._is_recorded)
+            for ask in (self._read, self._record)
         ]
 
-    async def _is_read(self, client: httpx.AsyncClient, address: str) -> bool:
+    async def _read(self, client: httpx.AsyncClient, address: str) -> str | None:
         token = token_of(Role.ADMIN, "probe", tenant=BYSTANDER)
-        return await self._asked(client, address, token, READ, {"id": STEADY_CLASS}) is not None
+        _, refusal = await self._asked(client, address, token, READ, {"id": STEADY_CLASS})
+        return refusal
 
-    async def _is_recorded(self, client: httpx.AsyncClient, address: str) -> bool:
+    async def _record(self, client: httpx.AsyncClient, address: str) -> str | None:
         said = Said(f"probe-{next(self._numbers)}", "SUBMISSION_CREATED", "steady-0", STEADY_CLASS, "steady-w0", 1)
         token, since = token_of(Role.INTEGRATOR, "lms", tenant=BYSTANDER), time.monotonic()
         variables = {"input": {"events": [event_of(said, self.day)]}}
-        data = await self._asked(client, address, token, RECORD_EVENTS, variables)
-        if data is None:
-            return False
-        statuses = [result["status"] for result in data["recordEvents"]["results"]]
-        self.ledger.note([(SOURCE, said.event_id)], statuses, since=since)
-        return True
+        data, refusal = await self._asked(client, address, token, RECORD_EVENTS, variables)
+        if refusal is None:
+            statuses = [result["status"] for result in data["recordEvents"]["results"]]
+            self.ledger.note([(SOURCE, said.event_id)], statuses, since=since)
+        return refusal
 
     async def _asked(
         self, client: httpx.AsyncClient, address: str, token: str, document: str, variables: dict[str, Any]
-    ) -> dict[str, Any] | None:
-        """The data, or None where the api says: come back. Raises Broken for a late answer and for any other."""
+    ) -> tuple[dict[str, Any], str | None]:
+        """The data, and the refusal where the api says: come back. Raises Broken for a late answer and any other."""
         began = time.monotonic()
         try:
             response = await client.post(
@@ -86,11 +87,11 @@ class Probe:
             ) from None
         seconds = time.monotonic() - began
         self.slowest_seconds = max(self.slowest_seconds, seconds)
+        told = f"{document.split('(')[0]} at {address} in {seconds:.2f} s: {response.status_code} {response.text}"
         if seconds > ANSWER_SECONDS_MAX:
-            raise Broken(f"an answer took {seconds:.2f} s: {response.status_code} {response.text}")
+            raise Broken(f"a late answer to {told}")
         answer: dict[str, Any] = response.json()
         errors = answer.get("errors") or []
         if response.status_code not in {200, 503} or any(e["extensions"]["code"] not in BUSY for e in errors):
-            raise Broken(f"a request was answered {response.status_code} {response.text}")
-        data: dict[str, Any] | None = answer.get("data")
-        return None if errors else data
+            raise Broken(f"a wrong answer to {told}")
+        return answer.get("data") or {}, told if errors else None
