@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import httpx
 
 from server.embedded import DATABASE, EmbeddedServers
@@ -177,6 +178,15 @@ class Cluster:
         """Let it go on."""
         thaw_family(self._frozen)
         self._frozen = ()
+
+    async def until_postgres_answers(self) -> None:
+        """Wait until Postgres has answered a new connection: then it is through with all that knocked before."""
+        async with bounded(READY_SECONDS_MAX, "an answer of Postgres"):
+            connection = await asyncpg.connect(self.servers.addresses.database_url)
+            try:
+                await connection.fetchval("select 1")
+            finally:
+                connection.terminate()
 
     async def until_ready(self) -> None:
         """Wait until both servers take connections and every api answers /ready; no member may have died by itself."""

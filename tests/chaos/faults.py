@@ -71,7 +71,7 @@ def _strike_servers(cluster: Cluster, step: Step) -> Struck:
             return Struck(time.monotonic(), lambda: cluster.servers.until_replaced(pid))
         case Fault.FREEZE_POSTGRES:
             cluster.freeze_postgres()
-            return _later(step.hold_seconds, cluster.thaw_postgres)
+            return _later(step.hold_seconds, cluster.thaw_postgres, then=cluster.until_postgres_answers)
         case Fault.KILL_VALKEY:
             pid = cluster.servers.kill_valkey()
             return Struck(time.monotonic(), lambda: cluster.servers.until_replaced(pid))
@@ -83,16 +83,17 @@ def _strike_servers(cluster: Cluster, step: Step) -> Struck:
             raise AssertionError(f"nobody does {step.fault}")
 
 
-def _later(seconds: float, undo: Callable[[], None]) -> Struck:
+async def _nothing() -> None:
+    return None
+
+
+def _later(seconds: float, undo: Callable[[], None], *, then: Undo = _nothing) -> Struck:
     async def wait_and_undo() -> None:
         await asyncio.sleep(seconds)
         undo()
+        await then()
 
     return Struck(time.monotonic(), wait_and_undo)
-
-
-async def _nothing() -> None:
-    return None
 
 
 async def _kill(cluster: Cluster, members: list[Member]) -> Struck:
