@@ -50,12 +50,11 @@ class Ledger:
         if self._awaited is not None and len(self.ack_times) >= self._awaited[0]:
             self._awaited[1].set()
 
-    async def until(self, count: int) -> None:
-        """Wait for so many answers in all; returns one turn of the loop after the last of them."""
+    def after(self, count: int) -> asyncio.Event:
+        """Set with so many answers more, counted from now; who waits goes on one turn of the loop after the last."""
         event = asyncio.Event()
-        self._awaited = (count, event)
-        if len(self.ack_times) < count:
-            await event.wait()
+        self._awaited = (len(self.ack_times) + count, event)
+        return event
 
     def longest_gap(self, since: float, until: float) -> float:
         """Seconds of the longest stretch without an answer."""
