@@ -153,11 +153,11 @@ def _cut(wires: Sequence[Wire], mark: bytes, seconds: float, *, until: Undo = _n
 
 
 async def _folded(cluster: Cluster) -> None:
-    """Wait until nothing of the burst waits, or until what still waits is aged: its attempts need a COMMIT each first."""
+    """Wait until nothing of the burst waits, or what waits is aged: then each attempt needs a COMMIT to be noted."""
     connection = await asyncpg.connect(cluster.servers.addresses.database_url)
     give_up_at = time.monotonic() + AGED.total_seconds()
     try:
-        while await connection.fetchval(WAITING, [TENANT]) and time.monotonic() < give_up_at:
+        while await connection.fetchval(WAITING, [TENANT]) and time.monotonic() < give_up_at:  # noqa: ASYNC110 - as above
             await asyncio.sleep(POLL_SECONDS)
     finally:
         connection.terminate()
