@@ -179,14 +179,16 @@ class Cluster:
         thaw_family(self._frozen)
         self._frozen = ()
 
-    async def until_postgres_answers(self) -> None:
-        """Wait until Postgres has answered a new connection: then it is through with all that knocked before."""
+    async def until_postgres_answers(self) -> float:
+        """Wait until Postgres has answered a new connection, and so all that knocked before; how many seconds."""
+        began = time.monotonic()
         async with bounded(READY_SECONDS_MAX, "an answer of Postgres"):
             connection = await asyncpg.connect(self.servers.addresses.database_url)
             try:
                 await connection.fetchval("select 1")
             finally:
                 connection.terminate()
+        return time.monotonic() - began
 
     async def until_ready(self) -> None:
         """Wait until both servers take connections and every api answers /ready; no member may have died by itself."""

@@ -18,7 +18,7 @@ from tests.chaos.world import TENANT, WAITING
 
 CUT_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.01
-Undo = Callable[[], Awaitable[None]]
+Undo = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _strike_servers(cluster: Cluster, step: Step) -> Struck:
     match step.fault:
         case Fault.STOP_POSTGRES | Fault.KILL_POSTGRES:
             pid = cluster.servers.kill_postgres(immediate=step.fault is Fault.STOP_POSTGRES)
-            return Struck(time.monotonic(), lambda: cluster.servers.until_replaced(pid))
+            return Struck(time.monotonic(), lambda: _postgres_replaced(cluster, pid))
         case Fault.FREEZE_POSTGRES:
             cluster.freeze_postgres()
             return _later(step.hold_seconds, cluster.thaw_postgres, then=cluster.until_postgres_answers)
@@ -86,6 +86,11 @@ def _strike_servers(cluster: Cluster, step: Step) -> Struck:
 
 async def _nothing() -> None:
     return None
+
+
+async def _postgres_replaced(cluster: Cluster, pid: int) -> None:
+    await cluster.servers.until_replaced(pid)
+    await cluster.until_postgres_answers()
 
 
 def _later(seconds: float, undo: Callable[[], None], *, then: Undo = _nothing) -> Struck:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class Report:
     answer_seconds_max: float = 0.0  # the slowest that was asked while Postgres was away
     stop_seconds_max: float = 0.0  # from SIGTERM to the end of a process
     seconds: float = 0.0
+    load: float = 0.0  # of the machine at the end: far above its cores, five seconds are no fair limit
 
     @property
     def wait_without_redis(self) -> float:
@@ -85,7 +87,7 @@ class Report:
             f"transitions, {self.returns} resumes, settled in <= {self.settle_seconds_max:.2f} s, longest ack gap "
             f"{self.gap_seconds_max:.2f} s, without Redis {len(self.waits_without_redis)} acks with a p99 of "
             f"{self.wait_without_redis * 1000:.0f} ms, without Postgres answers in <= {self.answer_seconds_max:.2f} s, "
-            f"SIGTERM ends in <= {self.stop_seconds_max:.2f} s, {self.seconds:.0f} s"
+            f"SIGTERM ends in <= {self.stop_seconds_max:.2f} s, {self.seconds:.0f} s at a load of {self.load:.0f}"
         )
 
     @property
@@ -113,7 +115,7 @@ async def crash_run(plan: Plan, *, tree: Path = PROJECT, say: Callable[[str], No
         if report.failures:
             report.failures += [f"last words of {m.kind}:\n{tail(m.log, 1_500)}" for m in cluster.members]
     report.stop_seconds_max = cluster.stop_seconds_max
-    report.seconds = time.monotonic() - started
+    report.seconds, report.load = time.monotonic() - started, os.getloadavg()[0]
     return report
 
 
@@ -143,7 +145,7 @@ class _Stage:
         ]
         token = token_of(Role.INTEGRATOR, "lms", tenant=BYSTANDER)
         self._aside = Producer(self._urls, token, self._day, self._steady)
-        self._probe = Probe(self._urls, self._day, self._steady)
+        self._probe = Probe(self._urls, self._day, self._steady, cluster.until_postgres_answers)
         self._background: list[asyncio.Task[None]] = []
         self._flags = [self._follow(Stream("riskFlagChanged", FLAGS, c), n) for n, c in enumerate(plan.classes[::2])]
         self._mastery = [self._follow(Stream("masteryChanged", MASTERY, c), n) for n, c in enumerate(plan.classes[::4])]
