@@ -19,7 +19,7 @@ from rules.evidence import Submission
 
 BATCH_EVENTS_MAX = 2_000  # one transaction: long enough to pay for its commit, short enough to keep the head row moving
 WAITING_EVENTS_MAX = 20_000  # per process; beyond it a caller is told to come back (OVERLOADED)
-PATIENCE_SECONDS = 0.5  # who waited longer behind a batch that Postgres was silent to is told with it
+PATIENCE_SECONDS = 0.25  # who waited longer behind a batch that Postgres was silent to is told with it
 TRIES_MAX = 2  # a deadlock, a serialization failure or a lost connection is tried once more (idempotent by key)
 
 

@@ -214,7 +214,7 @@ async def test_a_connection_lost_twice_is_told_and_nothing_is_half_stored(
 
 
 @pytest.mark.feature("000-01", "000-23")
-@pytest.mark.parametrize(("patience", "is_tried"), [(0.2, False), (5.0, True)])
+@pytest.mark.parametrize(("patience", "is_tried"), [(0.25, False), (5.0, True)])
 async def test_a_silence_is_told_to_who_waited_long_and_not_to_who_has_just_come(
     live: Live,
     database_url: str,
