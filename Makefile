@@ -1,6 +1,6 @@
 # Sightline: `make demo` shows it, `make test` proves it. Everything runs from .venv, which the first target makes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test node-packages conformance lint verify features schema schema-check bench chaos crashpoints lock clean
+.PHONY: help demo test node-packages conformance vendored pages lint verify features schema schema-check bench chaos crashpoints lock clean
 
 # A pyenv shim named python3.11 may exist without a Python behind it, so it is tried, not looked up.
 PYTHON ?= $(shell python3.11 -c pass 2>/dev/null && echo python3.11 || echo python3)
@@ -25,17 +25,25 @@ demo: $(READY) ## everything on one machine; PORT and DATA_DIR are settable
 test: $(READY) ## all tests, but bench and chaos
 	@exec $(RUN) -m pytest
 
-# Node and npm are needed here alone; `npm ci` takes nothing whose hash is not in package-lock.json.
+# Node and npm are needed by these targets alone; `npm ci` takes nothing whose hash is not in package-lock.json.
 NODE_READY := tests/conformance/node_modules/.ready tests/conformance/lint/node_modules/.ready
-$(NODE_READY): %/node_modules/.ready: %/package-lock.json
+PAGES_READY := server/pages/source/node_modules/.ready
+$(NODE_READY) $(PAGES_READY): %/node_modules/.ready: %/package-lock.json
 	@node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' || { echo "Node 20 or newer is needed"; exit 1; }
 	cd $* && npm ci
 	@touch $@
 
-node-packages: $(NODE_READY) # what `make conformance` needs of a registry
+node-packages: $(NODE_READY) $(PAGES_READY) # what `make conformance` needs of a registry
 
 conformance: $(READY) $(NODE_READY) ## the public GraphQL suites and clients, in Node 20 or newer
 	@exec $(RUN) -m pytest tests/conformance
+
+pages: $(PAGES_READY) ## build server/pages/built, the live page, from server/pages/source
+	@cd server/pages/source && node build.mjs && node_modules/.bin/tsc -p .
+
+# Node's npm is needed here; a file that is there with the pinned bytes stays as it is.
+vendored: $(READY) ## take the files of others that the pages are made of from npm again
+	@exec $(RUN) -m tests.support.vendored
 
 lint: $(READY) ## ruff, mypy, the floors
 	.venv/bin/ruff check .
@@ -71,5 +79,5 @@ lock: ## pin all packages of pyproject.toml with hashes
 	$(LOCK) -c .ci/requirements.txt -o .ci/requirements-run.txt
 
 clean: ## remove the environment and caches; data in DATA_DIR stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache schema.graphql.new tests/conformance/node_modules tests/conformance/lint/node_modules
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache schema.graphql.new tests/conformance/node_modules tests/conformance/lint/node_modules server/pages/source/node_modules
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +

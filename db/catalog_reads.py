@@ -24,6 +24,21 @@ cross join lateral (
     where c.tenant = $1 and c.subject = asked.subject and c.concept > $3 order by c.concept limit $4
 ) k
 """
+# What the class's work is about, and what its students gave evidence of without it.
+CONCEPTS_OF_CLASSROOM = """
+select k.concept, c.subject, coalesce(c.name, k.concept) as name, coalesce(c.kind, 'CONCEPT') as kind,
+    coalesce(c.is_active, true) as is_active
+from (
+    select s.concept from standing s where s.tenant = $1 and s.classroom = $2 and s.count > 0
+    union
+    select named.concept collate "C" from assignment a, unnest(a.concepts) as named (concept)
+    where a.tenant = $1 and a.classroom = $2
+) k
+left join concept c on c.tenant = $1 and c.concept = k.concept
+where k.concept > $3
+order by k.concept
+limit $4
+"""
 PREREQUISITES = """
 select p.concept as after, c.concept, c.subject, c.name, c.kind, c.is_active
 from concept_prerequisite p
@@ -77,6 +92,13 @@ async def concepts_of_subjects(
     for row in await connection.fetch(CONCEPTS_OF_SUBJECTS, tenant, list(subjects), after, limit):
         found[row["subject"]].append(_concept(row))
     return found
+
+
+async def concepts_of_classroom(
+    connection: Connection, tenant: int, classroom: str, *, after: str, limit: int
+) -> list[ConceptRow]:
+    """The concepts of a class's work and evidence whose keys follow `after`, by key."""
+    return [_concept(row) for row in await connection.fetch(CONCEPTS_OF_CLASSROOM, tenant, classroom, after, limit)]
 
 
 async def prerequisites(connection: Connection, tenant: int, concepts: Iterable[str]) -> dict[str, list[ConceptRow]]:

@@ -244,3 +244,21 @@ async def assignments_of(
     """The work of a class, by key."""
     rows = await connection.fetch(ASSIGNMENTS, tenant, classroom, after, limit)
     return [AssignmentRow(**{**row, "concepts": tuple(row["concepts"])}) for row in rows]
+
+
+STUDENTS = """
+select distinct on (e.person) e.person, p.display_name, e.role, e.started, e.ended
+from enrollment e left join person p on p.tenant = $1 and p.person = e.person
+where e.tenant = $1 and e.classroom = $2 and e.role = 'STUDENT' and e.started <= $3
+    and (e.ended is null or e.ended > $3) and e.person > $4
+order by e.person, e.started
+limit $5
+"""
+
+
+async def students_of_classroom(
+    connection: Connection, tenant: int, classroom: str, *, on: date, after: str = "", limit: int
+) -> list[EnrollmentRow]:
+    """The students enrolled in a class on a local date, each once, by key."""
+    rows = await connection.fetch(STUDENTS, tenant, classroom, on, after, limit)
+    return [EnrollmentRow(**row) for row in rows]

@@ -14,6 +14,8 @@ from db.policies import policy_of
 from db.pool import tenant_transaction
 from db.visibility import ClassroomTies, of_classrooms
 from graph.access import allow
+from graph.catalog_reads import Concept
+from graph.class_mastery import StudentMastery, class_concepts, class_mastery
 from graph.classwork import (
     ASSIGNMENT_ORDER,
     ROSTER_ORDER,
@@ -123,6 +125,36 @@ class Classroom(Node, Fresh):
             cursor_of=lambda row: ROSTER_ORDER.write(*row.place),
             node_of=lambda row: enrollment_of(row, shows_name=shows_names),
         )
+
+    @strawberry.field(
+        description="What each student enrolled today can do, concept by concept, by student key: the rows of a heat "
+        "map. `masteryChanged` of the class pushes what changes. For the class's staff."
+    )
+    @allow(Role.TEACHER, Role.ADMIN, scope=Scope.READ)
+    async def mastery(
+        self, info: Info, first: First = FIRST_DEFAULT, after: After = None
+    ) -> Connection[StudentMastery] | None:
+        """Under the policy of the class, from its own evidence."""
+        self._require_staff(info, "mastery")
+        return await class_mastery(
+            info.context,
+            self.key,
+            on=local_date(info.context.now, self.zone),
+            shows_names=may_subscribe_dashboard(info.context.viewer, is_taught=self.ties.is_teacher),
+            first=first,
+            after=after,
+        )
+
+    @strawberry.field(
+        description="The concepts that the class's work is about, or that its students gave evidence of, by key: the "
+        "columns of a heat map."
+    )
+    @allow(Role.STUDENT, Role.TEACHER, Role.ADMIN, scope=Scope.READ)
+    async def concepts(
+        self, info: Info, first: First = FIRST_DEFAULT, after: After = None
+    ) -> Connection[Concept] | None:
+        """For everyone who may see the class."""
+        return await class_concepts(info.context, self.key, first=first, after=after)
 
     @strawberry.field(description="The work of the class, by key.")
     @allow(Role.STUDENT, Role.TEACHER, Role.ADMIN, scope=Scope.READ)

@@ -1,7 +1,7 @@
 """From the text of a document to its answer: guarded, validated and cached once, executed many times."""
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from inspect import isawaitable
@@ -31,9 +31,10 @@ from graph import access, complexity
 from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, request_errors
 from graph.compiled import Compiler, Mutation, Replay, Subscription, Tally
 from graph.complexity import CHARACTERS_MAX, COMMENTS_MAX, TOKENS_MAX, too_complex
-from graph.refusal import ErrorCode
+from graph.refusal import ErrorCode, Refused
 from graph.request import Context
-from graph.wire import bad_input, refuse_unstorable
+from graph.trusted import Library, TrustedDocument, WrongDocument
+from graph.wire import Ask, bad_input, refuse_unstorable
 
 CACHED_MAX = 1_000
 NAME_CHARACTERS_MAX = 64  # of an operation's name, where it is told
@@ -79,9 +80,18 @@ class Documents:
     """A schema with its doors closed, and the documents it has come to know."""
 
     def __init__(
-        self, schema: strawberry.Schema, *, excuse: Excuse = no_excuse, with_suggestions: bool = False
+        self,
+        schema: strawberry.Schema,
+        *,
+        excuse: Excuse = no_excuse,
+        with_suggestions: bool = False,
+        trusted: Sequence[TrustedDocument] = (),
+        only_trusted: bool = False,
     ) -> None:
-        """`excuse` turns an infrastructure error into a refusal such as UNAVAILABLE, or answers None to mask it."""
+        """`excuse` turns an infrastructure error into a refusal such as UNAVAILABLE, or answers None to mask it.
+
+        Raises WrongDocument where a trusted one is not valid: whoever serves must not find that out from a client.
+        """
         self._schema = access.core_of(schema)
         access.guard(self._schema)
         self._excuse = excuse
@@ -90,6 +100,17 @@ class Documents:
         self.tally = Tally()
         self._plans: OrderedDict[tuple[str, str | None], Plan] = OrderedDict()
         self._characters = 0
+        self._library = Library(trusted, is_closed=only_trusted)
+        self._pinned: dict[tuple[str, str | None], Plan] = {}  # of trusted documents: never dropped
+        for document in trusted:
+            self._pin(document)
+
+    def asked(self, ask: Ask) -> Plan:
+        """The plan of the document that a request sends, or names by its id. Raises Refused or Malformed."""
+        plan = self.plan(self._library.text_of(ask), ask.operation_name)
+        if ask.document_id is not None:
+            self._library.remember(ask)
+        return plan
 
     def plan(self, text: str, operation_name: str | None) -> Plan:
         """Check a document and choose its operation. Raises Refused or Malformed."""
@@ -98,19 +119,37 @@ class Documents:
         if known:
             self._plans.move_to_end(key)
             return known
+        if key in self._pinned:
+            return self._pinned[key]
+        plan = self._made(text, operation_name)
+        self._remember(key, plan)
+        return plan
+
+    def _made(self, text: str, operation_name: str | None) -> Plan:
         document = self._parse(text)
         complexity.guard(document)
         operation = _choose(document, operation_name)
         errors = validate(self._schema, document, max_errors=ERRORS_MAX - 1, hide_suggestions=self._hides_suggestions)
         if errors:
             raise Malformed(request_errors(errors, ErrorCode.GRAPHQL_VALIDATION_FAILED))
-        plan = replace(
+        return replace(
             _planned(document, operation),
             mutation=self._compiler.mutation(document, operation),
             subscription=self._compiler.subscription(document, operation),
         )
-        self._remember(key, plan)
-        return plan
+
+    def _pin(self, document: TrustedDocument) -> None:
+        """Plan every operation of a trusted document for good. Raises WrongDocument."""
+        try:
+            operations = [d for d in self._parse(document.text).definitions if isinstance(d, OperationDefinitionNode)]
+            for name in {one.name.value if one.name else None for one in operations} or {None}:
+                plan = self._pinned[document.text, name] = self._made(document.text, name)
+            if len(operations) == 1:
+                self._pinned[document.text, None] = plan
+        except Malformed as malformed:
+            raise WrongDocument(document.place, _told(malformed.answer.errors[0])) from None
+        except Refused as refused:
+            raise WrongDocument(document.place, refused.message) from None
 
     async def execute(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
         """Run a query or a mutation."""
@@ -227,6 +266,11 @@ def _planned(document: DocumentNode, operation: OperationDefinitionNode) -> Plan
         root=f"{kind} {field}",
         has_dashboard=any(_has_dashboard(definition) for definition in document.definitions),
     )
+
+
+def _told(error: dict[str, Any]) -> str:
+    places = ", ".join(f"line {place['line']} column {place['column']}" for place in error.get("locations", ()))
+    return f"{error['message']}{f' ({places})' if places else ''}"
 
 
 def _has_dashboard(node: Any) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import msgspec
@@ -52,6 +52,14 @@ WELL_FORMED = {
     ErrorCode.GRAPHQL_PARSE_FAILED,
     ErrorCode.GRAPHQL_VALIDATION_FAILED,
 }
+# The 2026 edition tells a document that was read and is wrong (422) from a request that could not be read (400), and an
+# answer of which a part failed (294) from a whole one.
+STATUS_2026 = STATUS | {
+    ErrorCode.BAD_INPUT: 422,
+    ErrorCode.QUERY_TOO_COMPLEX: 422,
+    ErrorCode.GRAPHQL_VALIDATION_FAILED: 422,
+}
+PARTIAL_2026 = 294
 RETRIED = {ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE}
 
 Authenticate = Callable[[str], Awaitable[Viewer]]
@@ -83,6 +91,7 @@ class GraphQLHTTP:
     gate: Gate
     allowed_origins: Collection[str] = field(default_factory=frozenset)
     tell: Tell = nobody
+    status_edition: Literal[2025, 2026] = 2025
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -124,13 +133,13 @@ class GraphQLHTTP:
             answer = malformed.answer
         except Refused as refused:
             answer = refusal(refused)
-        return _response(_noted(operation, answer), status_of(answer, media_type), media_type)
+        return _response(_noted(operation, answer), status_of(answer, media_type, self.status_edition), media_type)
 
     async def _answer(self, ask: Ask, size: int, operation: Operation, *, is_get: bool) -> Answer:
         viewer = operation.viewer
         assert viewer is not None, "only the viewer's own operations are answered"
         async with self.gate.passing():
-            operation.plan = plan = self.documents.plan(ask.query, ask.operation_name)
+            operation.plan = plan = self.documents.asked(ask)
             _check_plan(plan, size, is_get=is_get)
             context = begin(self.engine, viewer, operation.correlation_id, operation.traceparent)
             if operation.span is None:
@@ -189,15 +198,18 @@ def negotiated(accept: str | None) -> str:
     raise Halted(406, bad_input(f"Answers come as {RESPONSE_JSON} or {JSON}."))
 
 
-def status_of(answer: Answer, media_type: str) -> int:
-    """The status of an answer; one with a partial result is a success."""
+def status_of(answer: Answer, media_type: str, edition: Literal[2025, 2026] = 2025) -> int:
+    """The status of an answer to a request that could be read; one with a partial result is a success."""
     codes = answer.codes
     if codes and codes <= RETRIED and all(value is None for value in (answer.data or {}).values()):
         return 503  # nothing came back, and asking again will help: proxies and clients know what to do
+    is_modern = media_type != JSON
     if answer.is_executed or not codes:
-        return 200
+        return PARTIAL_2026 if codes and is_modern and edition == 2026 else 200
     code = ErrorCode(min(codes))
-    return 200 if media_type == JSON and code in WELL_FORMED else STATUS.get(code, 400)
+    if not is_modern and code in WELL_FORMED:
+        return 200
+    return (STATUS_2026 if edition == 2026 else STATUS).get(code, 400)
 
 
 def _noted(operation: Operation, answer: Answer) -> Answer:
@@ -248,7 +260,8 @@ async def _asked(request: Request) -> tuple[Ask, int]:
 
 def _asked_by_get(request: Request) -> tuple[Ask, int]:
     parameters = request.query_params
-    body: dict[str, Any] = {key: parameters[key] for key in ("query", "operationName") if key in parameters}
+    texts = ("query", "documentId", "operationName")
+    body: dict[str, Any] = {key: parameters[key] for key in texts if key in parameters}
     for key in ("variables", "extensions"):
         if parameters.get(key):
             body[key] = decode(parameters[key])

@@ -224,7 +224,7 @@ class Socket:
         house, viewer = self._house, operation.viewer
         assert viewer is not None, "a socket operates for the viewer it was acknowledged to"
         async with house.gate.passing():
-            operation.plan = plan = house.documents.plan(ask.query, ask.operation_name)
+            operation.plan = plan = house.documents.asked(ask)
             if plan.kind is OperationType.MUTATION:
                 # A mutation is retried by its sender when no answer comes. On a socket the answer may be lost in a
                 # queue behind live events, and size limits, statuses and Retry-After of HTTP do not exist.

@@ -17,6 +17,7 @@ from db.timelines import TimelineAsk
 from db.visibility import StudentTies
 from graph.access import PEOPLE, allow
 from graph.connections import FIRST_DEFAULT, After, Connection, First, Keyset, limit_of, page_of
+from graph.coursework import AssignmentStatus, StudentAssignment, student_work
 from graph.freshness import Fresh, MinSeq, fresh
 from graph.loaders import batched
 from graph.nodes import Node, global_id, register
@@ -79,6 +80,27 @@ class Student(Node, Fresh):
             concepts=keys_of(concept_ids, field="conceptIds"),
         )
         return await mastery_page(info.context, self.key, ask, first=first, after=after)
+
+    @strawberry.field(
+        description="The student's work, the soonest due first and work without a due date last: what is open, what is "
+        "overdue, what it scored."
+    )
+    async def assignments(
+        self,
+        info: Info,
+        classroom_id: Annotated[
+            strawberry.ID | None, strawberry.argument(description="Only work of the class with this key.")
+        ] = None,
+        statuses: Annotated[
+            list[AssignmentStatus] | None, strawberry.argument(description="Only work that stands so.")
+        ] = None,
+        first: First = FIRST_DEFAULT,
+        after: After = None,
+    ) -> Connection[StudentAssignment] | None:
+        """One statement for all students of the answer."""
+        return await student_work(
+            info.context, self.key, classroom=classroom_id, statuses=statuses, first=first, after=after
+        )
 
     @strawberry.field(description="All concepts of the student together.")
     async def progress(self, info: Info, classroom_id: ClassroomId = None) -> StudentProgress | None:

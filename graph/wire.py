@@ -15,9 +15,11 @@ _decode = msgspec.json.Decoder().decode
 class Ask:
     """One GraphQL request, of the right shape; its document has not been read yet."""
 
-    query: str
+    query: str | None  # None: the document is named by its id alone
     operation_name: str | None
     variables: dict[str, Any]
+    document_id: str | None = None
+    is_apq: bool = False  # the id came as automatic persisted queries write it
 
 
 def bad_input(message: str) -> Refused:
@@ -43,20 +45,31 @@ def decode(raw: bytes | str) -> dict[str, Any]:
 
 def ask_of(body: dict[str, Any]) -> Ask:
     """Check the shape of a request. Unknown keys are ignored, as the GraphQL over HTTP specification wants."""
-    query = body.get("query")
-    if query is None and "documentId" in body:
-        raise bad_input("'documentId' is not supported; send the document as 'query'.")
-    if not isinstance(query, str) or not query:
-        raise bad_input("'query' is required and must be a string that holds a GraphQL document.")
+    query, document_id = body.get("query"), body.get("documentId")
     name = body.get("operationName")
     if not isinstance(name, str | None):
         raise bad_input("'operationName' must be a string or null.")
     variables = body.get("variables")
     if not isinstance(variables, dict | None):
         raise bad_input("'variables' must be an object or null.")
-    if not isinstance(body.get("extensions"), dict | None):
+    extensions = body.get("extensions")
+    if not isinstance(extensions, dict | None):
         raise bad_input("'extensions' must be an object or null.")
-    return Ask(query, name or None, variables or {})
+    is_apq = document_id is None and "persistedQuery" in (extensions or {})
+    if extensions and is_apq:
+        document_id = _apq_id(extensions["persistedQuery"])
+    if not isinstance(document_id, str | None) or document_id == "":
+        raise bad_input("'documentId' must be a string such as 'sha256:' and 64 hexadecimal digits.")
+    if not (isinstance(query, str) and query) and (query is not None or document_id is None):
+        raise bad_input("'query' is required and must be a string that holds a GraphQL document, or 'documentId'.")
+    return Ask(query, name or None, variables or {}, document_id, is_apq)
+
+
+def _apq_id(given: Any) -> str:
+    """The id that `extensions.persistedQuery` names. Raises Refused."""
+    if isinstance(given, dict) and given.get("version") == 1 and isinstance(given.get("sha256Hash"), str):
+        return f"sha256:{given['sha256Hash'].lower()}"
+    raise bad_input("'extensions.persistedQuery' must hold version 1 and the 'sha256Hash' of a document.")
 
 
 def _refuse_repeated_keys(body: bytes, value: dict[str, Any]) -> None:

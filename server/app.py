@@ -23,12 +23,16 @@ from graph.refusal import ErrorCode, Refused
 from graph.request import Engine
 from graph.schema import schema, sdl
 from graph.sockets import GraphQLSockets
+from server.documents import trusted_by
 from server.embedded import Addresses
 from server.engine import Means, means
 from server.health import health_of
 from server.identity import Identity, KeySet, SharedSecret
 from server.metrics import Operations, Parts
 from server.observing import VERSION, Observing, observing
+from server.pages.graphiql import GraphiQL
+from server.pages.live import LivePage, wants_html
+from server.pages.sign_in import Logins, SignIn
 from server.serving import UVICORN, QuietServer, listen
 from server.settings import Settings
 
@@ -59,7 +63,9 @@ def identity_of(settings: Settings, opened: Means) -> Identity:
 class Api:
     """The application over opened means: routes, and the parts that must be closed in order."""
 
-    def __init__(self, settings: Settings, opened: Means, watched: Observing | None = None) -> None:
+    def __init__(
+        self, settings: Settings, opened: Means, watched: Observing | None = None, *, logins: Logins | None = None
+    ) -> None:
         watched = watched or observing(settings, "api")
         operations = Operations()
         tell = watched.tell_to(operations)
@@ -77,7 +83,12 @@ class Api:
             live=opened.live,
             tracer=watched.tracer,
         )
-        documents = Documents(schema, excuse=excuse)
+        documents = Documents(
+            schema,
+            excuse=excuse,
+            trusted=trusted_by(settings),
+            only_trusted=settings.documents == "trusted",
+        )
         authenticate = identity_of(settings, opened).viewer_of
         gate = Gate(places=settings.max_concurrent_requests)
         http = GraphQLHTTP(
@@ -87,6 +98,7 @@ class Api:
             gate=gate,
             allowed_origins=settings.cors_origins,
             tell=tell,
+            status_edition=settings.http_status_edition,
         )
         self.sockets = GraphQLSockets(
             documents=documents,
@@ -113,22 +125,29 @@ class Api:
                 sampling=watched.sampling,
             )
         )
+        sign_in = _sign_in(settings, opened, logins)
+        self._page = LivePage(sign_in_path=settings.sign_in_path or ("" if sign_in is None else SignIn.PATH))
         is_public = settings.metrics_token is not None and settings.metrics_port is None
         self.app = Starlette(
             routes=[
                 *([self.metrics.route] if is_public else []),
                 Route("/", self.about),
+                *self._page.routes,
+                *([] if sign_in is None else [sign_in.route]),
                 Route("/graphql", http, methods=None),
                 WebSocketRoute("/graphql", self.sockets),
                 Route("/health", self.health),
                 Route("/ready", self.ready),
                 Route("/schema.graphql", self.schema),
+                *(GraphiQL(logins=None if logins is None else logins.file).routes if settings.graphiql else []),
             ],
             middleware=_cors(settings.cors_origins),
         )
 
-    async def about(self, _request: Request) -> Response:
-        """What this is (003-23)."""
+    async def about(self, request: Request) -> Response:
+        """The live page for browsers; for everyone else, what this is (003-23)."""
+        if wants_html(request):
+            return self._page.show(request)
         data = {"name": NAME, "version": VERSION, "graphql": "/graphql", "schema": "/schema.graphql"}
         return JSONResponse({"success": True, "message": "Student progress and mastery", "data": data})
 
@@ -163,6 +182,13 @@ class Api:
         await self.wake.aclose()
 
 
+def _sign_in(settings: Settings, opened: Means, logins: Logins | None) -> SignIn | None:
+    """The demo's own; elsewhere the operator names where tokens come from."""
+    if logins is None:
+        return None
+    return SignIn(logins=logins, secret=settings.signing_secret(), clock=opened.clock)
+
+
 def _cors(origins: Sequence[str]) -> list[Middleware]:
     """CORS for an explicit list of origins; without one, no browser of another origin is answered (003-34)."""
     if not origins:
@@ -179,12 +205,17 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
     ]
 
 
-async def serve_api(settings: Settings, addresses: Addresses, *, stop: asyncio.Event) -> None:
-    """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered."""
+async def serve_api(
+    settings: Settings, addresses: Addresses, *, stop: asyncio.Event, logins: Logins | None = None
+) -> None:
+    """Serve HTTP and WebSocket until `stop` is set; sockets close with 1012, requests in flight are answered.
+
+    `logins` says whom the pages of the demo sign in.
+    """
     watched = observing(settings, "api")
     async with means(settings, addresses) as opened:
         opened.live.listen()
-        api = Api(settings, opened, watched)
+        api = Api(settings, opened, watched, logins=logins)
         config = uvicorn.Config(
             api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=settings.shutdown_seconds, **UVICORN
         )

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,15 @@ def parser() -> argparse.ArgumentParser:
     )
     api = command("api", run_api, "Serve GraphQL over HTTP and WebSocket.", more=embedded)
     worker = command("worker", run_worker, "Fold recorded events into what is read.", more=embedded)
+    api.add_argument(
+        "--logins",
+        type=Path,
+        metavar="FILE",
+        help="tokens whose people the pages sign in on this machine: the demo's demo.json",
+    )
+    api.add_argument(
+        "--login-seconds", type=int, default=300, metavar="N", help="how long the pages stay signed in; they renew it"
+    )
     worker.add_argument("--check", action="store_true", help="ask whether a worker is alive, and end: 0 yes, 1 no")
     for process in (api, worker):
         process.add_argument(
@@ -135,6 +145,9 @@ def parser() -> argparse.ArgumentParser:
     for errand in (recompute, verify):
         errand.add_argument("--tenant", type=_count, default=1, help="the number of the tenant (default 1)")
     command("schema", run_schema, "Print the GraphQL schema.")
+    documents = command("documents", run_documents, "Check the trusted documents and print the id of each.",
+                        more="They are those of the service's pages and of TRUSTED_DOCUMENTS.")  # fmt: skip
+    documents.add_argument("--json", action="store_true", help="as an object from id to file, for builds")
     settings = command("settings", run_settings, "List every setting: its default, what it expects, what it is for.")
     settings.add_argument("--markdown", action="store_true", help="as the table of README")
     return root
@@ -220,9 +233,16 @@ def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, int]], pa
 def run_api(asked: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to stop."""
     from server.app import serve_api
+    from server.documents import checked
+    from server.pages.sign_in import Logins
     from server.processes import serve
 
-    return _until_stopped(lambda stop: serve(settings, serve_api, stop), asked.end_with)
+    if asked.logins is not None and settings.is_production:
+        raise WrongSetting("ENVIRONMENT", "development where --logins are offered", "production")
+    checked(settings)  # before any server is started or joined
+    logins = None if asked.logins is None else Logins(asked.logins, timedelta(seconds=asked.login_seconds))
+    work = partial(serve_api, logins=logins)
+    return _until_stopped(lambda stop: serve(settings, work, stop), asked.end_with)
 
 
 def run_worker(asked: argparse.Namespace, settings: Settings) -> int:
@@ -398,6 +418,19 @@ def run_schema(asked: argparse.Namespace, settings: Settings) -> int:
     from graph.schema import sdl
 
     print(sdl(), end="")
+    return OK
+
+
+def run_documents(asked: argparse.Namespace, settings: Settings) -> int:
+    """List what is registered; a document that is not valid ends it with the file and the reason."""
+    from server.documents import checked, shown
+
+    documents = checked(settings)
+    if asked.json:
+        print(json.dumps({one.id: shown(one) for one in documents}, indent=2))
+        return OK
+    for one in documents:
+        print(f"{one.id}  {shown(one)}")
     return OK
 
 

@@ -173,7 +173,11 @@ def children_of(settings: Settings, addresses: Addresses) -> list[Child]:
         environment["POOL_SIZE_MAX"] = os.environ.get("POOL_SIZE_MAX") or str(EMBEDDED_POOL_SIZE_MAX)
     arguments = ("--end-with", str(os.getpid()))
     logs = settings.data_dir.resolve()
-    return [Child(name, (name, *arguments), environment, logs / f"{name}.log") for name in ("api", "worker")]
+    logins = ("--logins", str(logs / FILE))  # GraphiQL offers them once they are written
+    return [
+        Child("api", ("api", *arguments, *logins), environment, logs / "api.log"),
+        Child("worker", ("worker", *arguments), environment, logs / "worker.log"),
+    ]
 
 
 @asynccontextmanager
@@ -293,7 +297,9 @@ def shown(said: Mapping[str, Any]) -> str:
     """The URLs, the tokens and two queries, as a person reads them."""
     ids, url = said["ids"], said["graphqlUrl"]
     lines = ["", f"GraphQL    {url}", f"WebSocket  {said['wsUrl']}  (graphql-transport-ws)"]
-    lines += [f"Health     {url.removesuffix('/graphql')}/health", "", "Tokens, for 24 hours:"]
+    root = url.removesuffix("/graphql")
+    lines += [f"GraphiQL   {root}/graphiql  (a tab for each use, a token for each role)"]
+    lines += [f"Health     {root}/health", "", "Tokens, for 24 hours:"]
     lines += [f"  {role:19}{token}" for role, token in said["tokens"].items()]
     lines += ["", "Try a class's dashboard, and a student's mastery:"]
     for role, query in (("teacher", DASHBOARD % ids["classroom"]), ("student", MASTERY % ids["student"])):

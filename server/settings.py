@@ -33,6 +33,7 @@ ISO_DURATION = re.compile(
 )
 NOW_OFFSET_MAX = timedelta(days=3660)
 
+Environment = Literal["development", "production"]
 T = TypeVar("T")
 
 
@@ -99,6 +100,31 @@ TABLE = (
         "origins such as https://school.example, separated by commas; never *",
         "Other sites whose pages may call this service.",
     ),
+    Setting(
+        "DOCUMENTS",
+        "any",
+        "any or trusted",
+        "With trusted, only registered documents are answered; ad-hoc text and introspection are refused.",
+    ),
+    Setting(
+        "TRUSTED_DOCUMENTS",
+        "none",
+        "folders of *.graphql files, or JSON files of text by hash, separated by commas",
+        "Documents that applications registered; the service's own pages' are always known.",
+    ),
+    Setting(
+        "HTTP_STATUS_EDITION",
+        "2025",
+        "2025 or 2026",
+        "GraphQL over HTTP: 2026 answers wrong documents with 422, and half an answer with 294.",
+    ),
+    Setting(
+        "SIGN_IN_PATH",
+        "none",
+        "a path of this origin, such as /auth/token",
+        "Where the live page fetches tokens: POST answers `accessToken` as JSON. Unset: the viewer pastes one.",
+    ),
+    Setting("GRAPHIQL", "on; off in production", "on or off", "The schema in a browser, at /graphiql."),
     Setting("MAX_CONCURRENT_REQUESTS", "100", "a whole number, 1 to 10000", "More are answered OVERLOADED."),
     Setting("WORKER_CONCURRENCY", "twice the CPUs", "a whole number, 1 to 256", "Batches one worker folds at a time."),
     Setting("SHUTDOWN_SECONDS", "8", "a whole number, 1 to 300", "Time to finish work in flight after SIGTERM."),
@@ -147,7 +173,7 @@ _ROWS = {row.name: row for row in TABLE}
 class Settings:
     """The whole configuration of one process. `database_url` and `redis_url` are None for the embedded servers."""
 
-    environment: Literal["development", "production"]
+    environment: Environment
     host: str
     port: int
     data_dir: Path
@@ -163,6 +189,11 @@ class Settings:
     jwt_issuer: str | None
     jwt_audience: str | None
     cors_origins: tuple[str, ...]
+    documents: Literal["any", "trusted"]
+    trusted_documents: tuple[Path, ...]
+    http_status_edition: Literal[2025, 2026]
+    sign_in_path: str | None
+    graphiql: bool
     max_concurrent_requests: int
     worker_concurrency: int
     shutdown_seconds: int
@@ -185,8 +216,9 @@ class Settings:
             "POOL_SIZE_MAX", default=50 if database_url else EMBEDDED_POOL_SIZE_MAX, least=1, most=500
         )
         idle_default = min(10, pool_size_max)
+        environment: Environment = given.parsed("ENVIRONMENT", environment_name, "development")
         settings = cls(
-            environment=given.parsed("ENVIRONMENT", environment_name, "development"),
+            environment=environment,
             host=given.parsed("HOST", listen_address, "127.0.0.1"),
             port=given.number("PORT", default=8080, least=1, most=65535),
             data_dir=given.parsed("DATA_DIR", Path, Path(".sightline")),
@@ -202,6 +234,11 @@ class Settings:
             jwt_issuer=given.text("JWT_ISSUER"),
             jwt_audience=given.text("JWT_AUDIENCE"),
             cors_origins=given.parsed("CORS_ORIGINS", explicit_origins, ()),
+            documents=given.parsed("DOCUMENTS", documents_regime, "any"),
+            trusted_documents=given.parsed("TRUSTED_DOCUMENTS", readable_places, ()),
+            http_status_edition=given.parsed("HTTP_STATUS_EDITION", status_edition, 2025),
+            sign_in_path=given.parsed("SIGN_IN_PATH", own_path, None),
+            graphiql=given.parsed("GRAPHIQL", switch, environment == "development"),
             max_concurrent_requests=given.number("MAX_CONCURRENT_REQUESTS", default=100, least=1, most=10_000),
             worker_concurrency=given.number(
                 "WORKER_CONCURRENCY", default=min(2 * (os.cpu_count() or 1), 256), least=1, most=256
@@ -284,7 +321,7 @@ class Given:
         return self.parsed(name, within, default)
 
 
-def environment_name(value: str) -> Literal["development", "production"]:
+def environment_name(value: str) -> Environment:
     match value:
         case "development" | "production" as name:
             return name
@@ -302,6 +339,22 @@ def level_name(value: str) -> Literal["DEBUG", "INFO", "WARNING", "ERROR"]:
     match value.upper():
         case "DEBUG" | "INFO" | "WARNING" | "ERROR" as level:
             return level
+    raise ValueError(value)
+
+
+def documents_regime(value: str) -> Literal["any", "trusted"]:
+    match value:
+        case "any" | "trusted" as name:
+            return name
+    raise ValueError(value)
+
+
+def status_edition(value: str) -> Literal[2025, 2026]:
+    match value:
+        case "2025":
+            return 2025
+        case "2026":
+            return 2026
     raise ValueError(value)
 
 
@@ -368,6 +421,21 @@ def truth(value: str) -> bool:
     raise ValueError(value)
 
 
+def own_path(value: str) -> str:
+    if not re.fullmatch(r"/[\w.~-][\w.~/-]{0,200}", value, re.ASCII):
+        raise ValueError(value)
+    return value
+
+
+def switch(value: str) -> bool:
+    match value.lower():
+        case "on":
+            return True
+        case "off":
+            return False
+    raise ValueError(value)
+
+
 def share(value: str) -> float:
     if not re.fullmatch(r"0(\.\d{1,9})?|1(\.0{1,9})?", value, re.ASCII):
         raise ValueError(value)
@@ -385,6 +453,15 @@ def readable_file(value: str) -> Path:
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ValueError(value)
     return path
+
+
+def readable_places(value: str) -> tuple[Path, ...]:
+    """Folders and files that are there, each named once."""
+    places = tuple(dict.fromkeys(Path(part.strip()) for part in value.split(",") if part.strip()))
+    for place in places:
+        if not (place.is_dir() or place.is_file()) or not os.access(place, os.R_OK):
+            raise ValueError(str(place))
+    return places
 
 
 def explicit_origins(value: str) -> tuple[str, ...]:

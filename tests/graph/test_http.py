@@ -52,7 +52,15 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
     "an empty query": (b'{"query": ""}', 400),
     "a query that is a number": (b'{"query": 1}', 400),
     "a query that is an object": (b'{"query": {}}', 400),
-    "a document id": (b'{"documentId": "sha256:00"}', 400),
+    "a document id that is a number": (b'{"documentId": 1}', 400),
+    "an empty document id": (b'{"documentId": ""}', 400),
+    "a document id and a query that is a number": (b'{"query": 1, "documentId": "sha256:00"}', 400),
+    "a persisted query without hash": (b'{"extensions": {"persistedQuery": {"version": 1}}}', 400),
+    "a persisted query of another version": (
+        b'{"extensions": {"persistedQuery": {"version": 2, "sha256Hash": "00"}}}',
+        400,
+    ),
+    "a persisted query that is null": (b'{"query": "{ echo }", "extensions": {"persistedQuery": null}}', 400),
     "a name that is a number": (b'{"query": "{ echo }", "operationName": 1}', 400),
     "variables that are a list": (b'{"query": "{ echo }", "variables": []}', 400),
     "variables that are a string": (b'{"query": "{ echo }", "variables": "{}"}', 400),
@@ -115,6 +123,22 @@ async def test_a_request_error_has_a_status_for_new_clients_and_200_for_legacy_o
         assert modern.json() == legacy.json()
         assert modern.json()["errors"][0]["extensions"]["code"] == code
         assert "data" not in modern.json()
+
+
+async def test_the_edition_of_2026_tells_wrong_documents_and_half_answers_apart_by_status() -> None:
+    async with served(status_edition=2026) as toy:
+        for query, code in REQUEST_ERRORS.items():
+            modern, legacy = await toy.post(query), await toy.post(query, accept="application/json")
+
+            expected = 400 if code == "GRAPHQL_PARSE_FAILED" else 422
+            assert (modern.status_code, legacy.status_code) == (expected, 200), query
+            assert modern.json() == legacy.json()
+        half, whole = await toy.post("{ broken echo }"), await toy.post("{ echo }")
+        nothing, legacy = await toy.post("{ broken }"), await toy.post("{ broken }", accept="application/json")
+        unread = [(await toy.post_raw(body, accept=RESPONSE_JSON)).status_code for body, _ in BAD_BODIES.values()]
+
+    assert (half.status_code, nothing.status_code, legacy.status_code, whole.status_code) == (294, 294, 200, 200)
+    assert unread == [status for _, status in BAD_BODIES.values()]  # a request that cannot be read stays 400
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import msgspec
@@ -284,15 +284,23 @@ async def heard(socket: ClientConnection) -> Any:
 
 
 @asynccontextmanager
-async def served(*, places: int = 100, wait_seconds_max: float = 1.0) -> AsyncIterator[Toy]:
+async def served(
+    *,
+    places: int = 100,
+    wait_seconds_max: float = 1.0,
+    documents: Documents | None = None,
+    status_edition: Literal[2025, 2026] = 2025,
+) -> AsyncIterator[Toy]:
     """Run the toy on an ephemeral port with the settings of production."""
     stage, gate = Stage(), Gate(places=places, wait_seconds_max=wait_seconds_max)
-    documents, means = Documents(toy_schema()), engine(stage)
+    documents, means = documents or Documents(toy_schema()), engine(stage)
     authenticate = Identity(SharedSecret(SECRET), clock=lambda: NOW).viewer_of
     sockets = GraphQLSockets(
         documents=documents, engine=means, authenticate=authenticate, gate=gate, allowed_origins={"https://ok.example"}
     )
-    http = GraphQLHTTP(documents=documents, engine=means, authenticate=authenticate, gate=gate)
+    http = GraphQLHTTP(
+        documents=documents, engine=means, authenticate=authenticate, gate=gate, status_edition=status_edition
+    )
     app = Starlette(routes=[Route("/graphql", http), WebSocketRoute("/graphql", sockets)])
     server = _Server(uvicorn.Config(app, **UVICORN, lifespan="off", log_config=None))
     listener = listen("127.0.0.1", 0)

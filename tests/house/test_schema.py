@@ -58,6 +58,7 @@ BOUNDED_LISTS = {
     "RiskEvidence.events",
     "RiskEvidence.items",  # 20 of a state at most
     "RiskEvidence.numbers",  # one for each name
+    "StudentMastery.mastery",  # the concepts of a class, at most 200
 }
 # An `id` that is a fact of the log (UUIDv7), not an object to fetch again.
 ID_OF_THE_LOG = {"LearningEvent", "IngestedEvent", "RecordedEvent"}

@@ -1,6 +1,7 @@
 """The commands as a stranger meets them: their help, their refusals, and two processes on one folder."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from time import monotonic
 import httpx
 import pytest
 
+from graph.trusted import id_of
 from rules.access import Role, Scope
 from server.commands import main
 from server.identity import Identity, SharedSecret
@@ -32,6 +34,7 @@ COMMANDS = (
     "recompute",
     "verify",
     "schema",
+    "documents",
     "settings",
 )
 START_SECONDS_MAX = 60.0
@@ -187,6 +190,33 @@ def test_the_schema_and_the_settings_are_printed(tmp_path: Path) -> None:
     assert (schema.returncode, settings.returncode) == (0, 0)
     assert "type Query" in schema.stdout
     assert [row.name for row in TABLE if row.name not in settings.stdout] == []
+
+
+def test_trusted_documents_are_listed_by_the_id_that_calls_them(tmp_path: Path) -> None:
+    (tmp_path / "mine.graphql").write_text("{ service { status } }")
+
+    told = run("documents", "--json", folder=tmp_path, TRUSTED_DOCUMENTS=str(tmp_path))
+    lines = run("documents", folder=tmp_path, TRUSTED_DOCUMENTS=str(tmp_path)).stdout.splitlines()
+
+    listed = json.loads(told.stdout)
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "server/pages/documents").rglob("*.graphql")}
+    assert set(listed.values()) == pages | {str(tmp_path / "mine.graphql")}
+    assert [listed[id_of(Path(ROOT, name).read_text())] for name in listed.values()] == list(listed.values())
+    assert lines == [f"{name}  {place}" for name, place in listed.items()]
+
+
+@pytest.mark.parametrize("command", ["documents", "api"])
+def test_a_trusted_document_that_is_not_valid_stops_the_start_with_one_line(command: str, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.graphql"
+    wrong.write_text("{ service { nope } }")
+
+    told = run(command, folder=tmp_path / "data", TRUSTED_DOCUMENTS=str(tmp_path))
+
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr == (
+        f"sightline: trusted document {wrong}: Cannot query field 'nope' on type 'Service'. (line 1 column 13)\n"
+    )
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_check_of_a_worker_fails_where_none_runs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from server.pages.graphiql import TABS
 from tests.journeys.test_commands import ROOT, environment, free_port, run
 
 READY_SECONDS_MAX = 60.0  # what the demo promises
@@ -25,6 +27,7 @@ QUIET_START = 'trap "" INT; exec "$0" -m server demo'
 # A parent that only waits, as make does.
 UNDER_MAKE = 'MAKELEVEL=1 "$0" -m server demo & wait'
 
+ASK_AS = re.compile(r"^# Ask as: (\w+)$", re.MULTILINE)
 DASHBOARD = """query Dashboard($id: ID!) { classroom(id: $id) { name asOf { seq } dashboard {
     completionRate activeStudents atRisk(first: 3) { nodes { studentId flags { reason } } } } } }"""
 MASTERY = '{ student(id: "7b-01") { key mastery(first: 20) { nodes { score } } } }'
@@ -95,7 +98,7 @@ async def seq_of(known: dict[str, Any]) -> int:
 
 @pytest.mark.timeout(150)
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are counted in /proc")
-@pytest.mark.feature("000-10", "000-25", "003-17")
+@pytest.mark.feature("000-10", "000-25", "002-11", "003-17")
 async def test_a_demo_gets_ready_keeps_walls_stops_without_a_trace_and_goes_on_where_it_was(open_folder: Path) -> None:
     port = free_port()
     process = started(QUIET_START, open_folder, port)
@@ -149,6 +152,21 @@ async def _shows_what_it_promises(known: dict[str, Any], folder: Path, port: int
     assert own == child
     assert own
     await until(lambda: _is_live(known), LIVE_SECONDS_MAX)
+    await _graphiql_works_as_it_opens(known, port)
+
+
+async def _graphiql_works_as_it_opens(known: dict[str, Any], port: int) -> None:
+    """Every tab that is no subscription answers the role it names, with something in it; the tokens are offered."""
+    async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
+        page, logins = await client.get("/graphiql"), await client.get("/graphiql/logins")
+    assert (page.status_code, logins.json()) == (200, known["tokens"])
+    for path in sorted(TABS.iterdir()):
+        document = path.read_text()
+        (role,) = ASK_AS.findall(document)
+        if "subscription" not in document:
+            answer = await ask(known, role, document)
+            assert all(answer.values()), (path.name, answer)
+            assert not any(isinstance(told, dict) and told.get("errors") for told in answer.values()), answer
 
 
 async def _is_live(known: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ def test_an_empty_environment_is_a_development_machine() -> None:
     assert (settings.pool_size_max, settings.pool_size_idle, settings.pool_lifetime_seconds) == (20, 10, 300)
     assert (settings.shutdown_seconds, settings.max_concurrent_requests) == (8, 100)
     assert settings.now_offset == timedelta()
+    assert (settings.documents, settings.trusted_documents, settings.http_status_edition) == ("any", (), 2025)
 
 
 @pytest.mark.feature("003-44")
@@ -71,6 +72,9 @@ def test_an_empty_value_counts_as_unset() -> None:
         ("POOL_SIZE_MAX", "0"),
         ("POOL_SIZE_IDLE", "21"),
         ("POOL_LIFETIME_SECONDS", "-1"),
+        ("DOCUMENTS", "some"),
+        ("TRUSTED_DOCUMENTS", "/no/such/folder"),
+        ("HTTP_STATUS_EDITION", "2024"),
         ("MAX_CONCURRENT_REQUESTS", "1e3"),
         ("WORKER_CONCURRENCY", "257"),
         ("SHUTDOWN_SECONDS", "0"),

@@ -31,6 +31,7 @@ from server.identity import mint
 from server.logs import JsonHandler, Sink
 from server.metrics import Metrics, Parts
 from server.observing import Observing
+from server.pages.sign_in import Logins
 from server.serving import UVICORN, listen
 from server.settings import Settings
 from server.telemetry import Lines, Sampling, otlp_of
@@ -121,8 +122,10 @@ class Station:
 
 
 @asynccontextmanager
-async def station(pool: Pool, live: Live, redis_url: str, *, ratio: float = 0.0) -> AsyncIterator[Station]:
-    """Open one; class 7b has the teacher "teacher"."""
+async def station(
+    pool: Pool, live: Live, redis_url: str, *, ratio: float = 0.0, logins: Logins | None = None, **more: str
+) -> AsyncIterator[Station]:
+    """Open one; class 7b has the teacher "teacher". `more` are settings by their names."""
     district = await open_district(pool)
     await district.classroom("7b")
     await district.teach("teacher")
@@ -135,8 +138,8 @@ async def station(pool: Pool, live: Live, redis_url: str, *, ratio: float = 0.0)
     root.setLevel(logging.INFO)
     sampling = Sampling(SimpleSpanProcessor(exporter), service="sightline-test", version="test", ratio=ratio)
     opened = Means(pool, live, waker, lambda: NOW)
-    settings = Settings.read(SETTINGS)
-    api = Api(settings, opened, Observing(settings, sink, sampling, sampling))
+    settings = Settings.read(SETTINGS | more)
+    api = Api(settings, opened, Observing(settings, sink, sampling, sampling), logins=logins)
     workplace = Workplace(pool=pool, clock=lambda: NOW, live=live, waker=waker, concurrency=2, tracer=sampling)
     server = StartedServer(uvicorn.Config(api.app, **UVICORN, lifespan="off", log_config=None))
     listener = listen("127.0.0.1", 0)

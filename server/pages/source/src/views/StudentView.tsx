@@ -1,0 +1,162 @@
+// Everything about one student in one class: flags first, then what they can do, their open work and their history.
+import { useEffect, useMemo } from "preact/hooks";
+import { type Mastery, Student, type Work } from "../student";
+import { dayOf, deed, momentOf, percent } from "../words";
+import { Flags } from "./Flags";
+import { Name } from "./Name";
+import { Problem, State } from "./State";
+import { ScoreHistory } from "./ScoreHistory";
+
+const STATUSES: Record<Work["status"], string> = {
+  OVERDUE: "overdue",
+  ASSIGNED: "to do",
+  SUBMITTED: "awaiting a grade",
+  GRADED: "graded",
+  EXCUSED: "excused",
+};
+
+export function StudentView({ classroom, student: key }: { classroom: string; student: string }) {
+  const student = useMemo(() => new Student(classroom, key), [classroom, key]);
+  useEffect(() => () => student.close(), [student]);
+  if (student.phase.value !== "ready") {
+    return <State phase={student.phase.value} what="student" problem={student.problem.value} retry={() => void student.load()} />;
+  }
+  return (
+    <main id="main" tabIndex={-1}>
+      <nav aria-label="Where you are">
+        <a href={`#/class/${encodeURIComponent(classroom)}`}>
+          <span aria-hidden="true">←</span> <bdi>{student.className.value}</bdi>
+        </a>
+      </nav>
+      <h1>
+        <Name name={student.name.value} id={key} />
+      </h1>
+      <Problem text={student.problem.value} />
+      <Summary student={student} />
+      <div class="columns">
+        <div>
+          {student.flags.value && (
+            <section class="card" aria-labelledby="flags">
+              <h2 id="flags">Flags</h2>
+              {student.flags.value.length === 0 ? (
+                <p class="quiet">No flag is raised.</p>
+              ) : (
+                <Flags flags={student.flags.value} zone={student.zone.value} />
+              )}
+            </section>
+          )}
+          <MasteryList student={student} />
+          <ScoreHistory scores={student.scores.value} zone={student.zone.value} threshold={student.threshold.value} />
+        </div>
+        <div>
+          <OpenWork student={student} />
+          <TimelineView student={student} />
+        </div>
+      </div>
+    </main>
+  );
+}
+
+function Summary({ student }: { student: Student }) {
+  const progress = student.progress.value;
+  if (!progress) return null;
+  const { mastered, completed, inProgress, notStarted } = progress.concepts;
+  return (
+    <p class="summary">
+      {mastered} concepts mastered, {completed} completed, {inProgress} in progress, {notStarted} not started.{" "}
+      {progress.averageScore === null ? "Not enough data for an average." : `Average ${percent(progress.averageScore, 1)}.`}{" "}
+      {progress.lastActivityAt && `Last active ${momentOf(progress.lastActivityAt, student.zone.value)}.`}
+    </p>
+  );
+}
+
+function MasteryList({ student }: { student: Student }) {
+  const concepts = student.mastery.value;
+  return (
+    <section class="card" aria-labelledby="mastery">
+      <h2 id="mastery">Mastery</h2>
+      {concepts.length === 0 ? (
+        <p class="quiet">No evidence yet. The first graded work or quiz will show here.</p>
+      ) : (
+        <ul class="mastery">
+          {concepts.map((each) => (
+            <li key={each.concept.key} class={student.news.value.has(each.concept.key) ? "news" : ""}>
+              <span class="concept">
+                <bdi>{each.concept.name}</bdi>
+              </span>
+              <Level mastery={each} threshold={student.threshold.value} minEvidence={student.minEvidence.value} />
+            </li>
+          ))}
+        </ul>
+      )}
+    </section>
+  );
+}
+
+function Level({ mastery, threshold, minEvidence }: { mastery: Mastery; threshold: number; minEvidence: number }) {
+  const { score, state, evidenceCount, masteredAt } = mastery;
+  const evidence = `${evidenceCount} ${evidenceCount === 1 ? "piece" : "pieces"} of evidence`;
+  if (score === null) return <span class="quiet">no evidence yet</span>;
+  const isMastered = state === "OK" && score >= threshold;
+  return (
+    <>
+      <meter min={0} max={1} value={score} aria-label={percent(score, 1)} class={state === "OK" ? "" : "thin"} />
+      <span class="score">{percent(score, 1)}</span>
+      <span class="quiet">
+        {evidence}
+        {state === "LOW_EVIDENCE" && <strong>, not enough data (needs {minEvidence})</strong>}
+        {isMastered && ", mastered"}
+        {!isMastered && masteredAt && ", once mastered"}
+      </span>
+    </>
+  );
+}
+
+function OpenWork({ student }: { student: Student }) {
+  return (
+    <section class="card" aria-labelledby="work">
+      <h2 id="work">Open work</h2>
+      {student.work.value.length === 0 ? (
+        <p class="quiet">Nothing is open.</p>
+      ) : (
+        <ul class="work">
+          {student.work.value.map((each) => (
+            <li key={each.assignmentId} class={each.status.toLowerCase()}>
+              <bdi>{each.assignment?.title ?? each.assignmentId}</bdi>{" "}
+              <strong>{STATUSES[each.status]}</strong>{" "}
+              <span class="quiet">
+                {each.dueAt ? `due ${dayOf(each.dueAt, student.zone.value)}` : "no due date"}
+                {each.isLate && ", handed in late"}
+              </span>
+            </li>
+          ))}
+        </ul>
+      )}
+      {student.hasMoreWork.value && <p class="quiet">And more: the first 50 are shown, the soonest due first.</p>}
+    </section>
+  );
+}
+
+function TimelineView({ student }: { student: Student }) {
+  return (
+    <section class="card timeline" aria-labelledby="timeline">
+      <h2 id="timeline">Timeline</h2>
+      {student.timeline.value.length === 0 && <p class="quiet">Nothing has been recorded in this class.</p>}
+      <ol>
+        {student.timeline.value.map((event) => (
+          <li key={event.id} class={event.effect === "EFFECTIVE" ? "" : "withdrawn"}>
+            <time dateTime={event.occurredAt}>{momentOf(event.occurredAt, student.zone.value)}</time> {deed(event)}
+            {event.score !== null && <strong> {percent(event.score)}</strong>}
+            {event.isLate && <span class="quiet"> (recorded late)</span>}
+            {event.effect !== "EFFECTIVE" && <span class="tag">{event.effect.toLowerCase()}</span>}
+          </li>
+        ))}
+      </ol>
+      {student.hasOlder.value && (
+        <button type="button" onClick={() => void student.loadOlder()}>
+          Show older events
+        </button>
+      )}
+    </section>
+  );
+}
