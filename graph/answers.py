@@ -26,12 +26,21 @@ class Answer:
     errors: tuple[dict[str, Any], ...]
     data: dict[str, Any] | None = None
     is_executed: bool = False
+    cost: dict[str, Any] | None = None  # what it was charged, where its viewer has a budget
 
     @property
     def body(self) -> dict[str, Any]:
         """The response map of the specification."""
         body: dict[str, Any] = {"data": self.data} if self.is_executed else {}
-        return {**body, "errors": list(self.errors)} if self.errors else body
+        if self.errors:
+            body["errors"] = list(self.errors)
+        if self.cost is not None:
+            body["extensions"] = {"cost": self.cost}
+        return body
+
+    def costing(self, cost: dict[str, Any] | None) -> "Answer":
+        """The same answer, and what it was charged."""
+        return self if cost is None else Answer(self.errors, self.data, self.is_executed, cost)
 
     @property
     def codes(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""The price of a document, known before it is validated: hostile texts must cost no more than reading them once."""
+"""The size of a document, known before it is validated: hostile texts must cost no more than reading them once."""
 
 from dataclasses import dataclass, field
 from math import isinf
@@ -133,6 +133,8 @@ class _Meter:
 
     def of_selections(self, selections: SelectionSetNode | None) -> _Size:
         total = _Size()
+        if selections and not selections.selections:  # the parser lets it pass, the grammar does not
+            raise Refused(ErrorCode.GRAPHQL_PARSE_FAILED, "Syntax Error: Expected Name, found '}'.")
         for selection in selections.selections if selections else ():
             if isinstance(selection, FieldNode):
                 size = self._of_field(selection)

@@ -1,5 +1,6 @@
 """From the text of a document to its answer: guarded, validated and cached once, executed many times."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
@@ -28,9 +29,10 @@ from graphql.execution import (
 )
 
 from graph import access, complexity
-from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, request_errors
+from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, refusal, request_errors
 from graph.compiled import Compiler, Mutation, Replay, Subscription, Tally
 from graph.complexity import CHARACTERS_MAX, COMMENTS_MAX, TOKENS_MAX, too_complex
+from graph.costs import Bill, billed
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context
 from graph.trusted import Library, TrustedDocument, WrongDocument
@@ -38,6 +40,7 @@ from graph.wire import Ask, bad_input, refuse_unstorable
 
 CACHED_MAX = 1_000
 NAME_CHARACTERS_MAX = 64  # of an operation's name, where it is told
+OPERATION_SECONDS_MAX = 10.0  # statements have closer limits; this one is for what many of them add up to
 CACHED_CHARACTERS_MAX = 262_144  # a token weighs about half a kilobyte once parsed, so this bounds some 70 MB
 
 
@@ -51,6 +54,7 @@ class Plan:
     title: str  # such as "query Dashboard": the caller's name, else the first field's
     root: str  # such as "query classroom": words of the schema only, so that there are few
     has_dashboard: bool
+    bill: Bill
     mutation: Mutation | None = None  # compiled, where it is of a known shape
     subscription: Subscription | None = None
 
@@ -87,6 +91,7 @@ class Documents:
         with_suggestions: bool = False,
         trusted: Sequence[TrustedDocument] = (),
         only_trusted: bool = False,
+        operation_seconds_max: float = OPERATION_SECONDS_MAX,
     ) -> None:
         """`excuse` turns an infrastructure error into a refusal such as UNAVAILABLE, or answers None to mask it.
 
@@ -96,6 +101,7 @@ class Documents:
         access.guard(self._schema)
         self._excuse = excuse
         self._hides_suggestions = not with_suggestions
+        self._seconds_max = operation_seconds_max
         self._compiler = Compiler(self._schema)
         self.tally = Tally()
         self._plans: OrderedDict[tuple[str, str | None], Plan] = OrderedDict()
@@ -133,7 +139,7 @@ class Documents:
         if errors:
             raise Malformed(request_errors(errors, ErrorCode.GRAPHQL_VALIDATION_FAILED))
         return replace(
-            _planned(document, operation),
+            _planned(document, operation, billed(self._schema, document, operation)),
             mutation=self._compiler.mutation(document, operation),
             subscription=self._compiler.subscription(document, operation),
         )
@@ -152,7 +158,14 @@ class Documents:
             raise WrongDocument(document.place, refused.message) from None
 
     async def execute(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
-        """Run a query or a mutation."""
+        """Run a query or a mutation; one that takes too long is stopped, with the statement it is at."""
+        try:
+            async with asyncio.timeout(self._seconds_max):
+                return await self._executed(plan, variables, context)
+        except TimeoutError:
+            return refusal(Refused(ErrorCode.UNAVAILABLE, f"Stopped after {self._seconds_max:g} s: {_advice(plan)}"))
+
+    async def _executed(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
         outcome = await plan.mutation.run(variables, context) if plan.mutation else None
         if isinstance(outcome, dict):
             self.tally.compiled += 1
@@ -254,7 +267,7 @@ def _choose(document: DocumentNode, operation_name: str | None) -> OperationDefi
     return named[0]
 
 
-def _planned(document: DocumentNode, operation: OperationDefinitionNode) -> Plan:
+def _planned(document: DocumentNode, operation: OperationDefinitionNode, bill: Bill) -> Plan:
     name = operation.name.value if operation.name else None
     first = operation.selection_set.selections[0]
     kind, field = operation.operation.value, first.name.value if isinstance(first, FieldNode) else "fragment"
@@ -265,7 +278,14 @@ def _planned(document: DocumentNode, operation: OperationDefinitionNode) -> Plan
         title=f"{kind} {(name or field)[:NAME_CHARACTERS_MAX]}",
         root=f"{kind} {field}",
         has_dashboard=any(_has_dashboard(definition) for definition in document.definitions),
+        bill=bill,
     )
+
+
+def _advice(plan: Plan) -> str:
+    if plan.kind is OperationType.MUTATION:
+        return "what was told may be stored all the same, so tell it again under the same ids."
+    return "ask for less at once, or try again shortly."
 
 
 def _told(error: dict[str, Any]) -> str:

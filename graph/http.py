@@ -139,13 +139,16 @@ class GraphQLHTTP:
         viewer = operation.viewer
         assert viewer is not None, "only the viewer's own operations are answered"
         async with self.gate.passing():
-            operation.plan = plan = self.documents.asked(ask)
+            operation.plan = plan = self.gate.planned(self.documents, ask, viewer)
             _check_plan(plan, size, is_get=is_get)
+            operation.cost = self.gate.charge(plan, ask.variables, viewer)
             context = begin(self.engine, viewer, operation.correlation_id, operation.traceparent)
             if operation.span is None:
-                return await self.documents.execute(plan, ask.variables, context)
-            with within(self.engine.tracer, operation.span):
-                return await self.documents.execute(plan, ask.variables, context)
+                answer = await self.documents.execute(plan, ask.variables, context)
+            else:
+                with within(self.engine.tracer, operation.span):
+                    answer = await self.documents.execute(plan, ask.variables, context)
+            return answer.costing(operation.cost)
 
     def _check_request(self, request: Request) -> None:
         if request.method not in ("GET", "POST"):
@@ -220,8 +223,9 @@ def _noted(operation: Operation, answer: Answer) -> Answer:
 def _response(answer: Answer, status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:
     body = _encode(answer.body)
     response = Response(body, status, headers, media_type=f"{media_type}; charset=utf-8")
-    if status == 503:
-        response.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    if status in (429, 503):
+        told = answer.errors[0]["extensions"].get("retryAfterSeconds", RETRY_AFTER_SECONDS)
+        response.headers["retry-after"] = str(told)
     return response
 
 

@@ -224,14 +224,15 @@ class Socket:
         house, viewer = self._house, operation.viewer
         assert viewer is not None, "a socket operates for the viewer it was acknowledged to"
         async with house.gate.passing():
-            operation.plan = plan = house.documents.asked(ask)
+            operation.plan = plan = house.gate.planned(house.documents, ask, viewer)
             if plan.kind is OperationType.MUTATION:
                 # A mutation is retried by its sender when no answer comes. On a socket the answer may be lost in a
                 # queue behind live events, and size limits, statuses and Retry-After of HTTP do not exist.
                 raise Refused(ErrorCode.BAD_INPUT, "Mutations are not run over WebSocket; send them by HTTP POST.")
+            operation.cost = house.gate.charge(plan, ask.variables, viewer)
             context = begin(house.engine, viewer, self._correlation)
             if plan.kind is OperationType.QUERY:
-                answer = await house.documents.execute(plan, ask.variables, context)
+                answer = (await house.documents.execute(plan, ask.variables, context)).costing(operation.cost)
         # Outside the gate: a subscription lives for hours, and the next reader of an answer may be slow.
         if plan.kind is OperationType.QUERY:
             yield answer

@@ -20,6 +20,7 @@ from rules.access import Viewer
 
 PROTOCOL = "graphql-transport-ws"  # the legacy graphql-ws is never offered: it let clients past authentication
 SOCKETS_PER_VIEWER_MAX = 8
+SOCKET_SECONDS_MAX = 12 * 3600  # then its client comes back, perhaps to another process; streams resume by token
 SOCKETS_MAX = 20_000  # of one process, at 25 KB each; strangers hold one for at most INIT_SECONDS_MAX
 
 
@@ -68,9 +69,12 @@ class GraphQLSockets:
         elif len(self.open) >= SOCKETS_MAX:
             socket.close(Close.TRY_AGAIN_LATER, "Too many sockets")
         self.open.add(socket)
+        loop = asyncio.get_running_loop()
+        end = loop.call_later(SOCKET_SECONDS_MAX, socket.close, Close.RESTARTING, "Time to reconnect")
         try:
             await socket.run()
         finally:
+            end.cancel()
             self.open.discard(socket)
             if socket.viewer:
                 self._of_viewer[_key(socket.viewer)] -= 1

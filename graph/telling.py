@@ -28,6 +28,7 @@ class Operation:
     plan: Plan | None = None  # None: refused before its document was understood
     viewer: Viewer | None = None
     variables: dict[str, Any] | None = None
+    cost: dict[str, Any] | None = None  # what the answer says in `extensions`, where the viewer has a budget
     status: int = 500  # what an exception that nobody caught is answered with
     codes: set[str] = field(default_factory=set)
     error_ids: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from db.migrate import newest_revision
 from db.pool import UnknownTenant
 from db.recorder import Recorder
 from db.wake import Wake
+from graph.budgets import Budgets
 from graph.documents import Documents
 from graph.gate import Gate
 from graph.http import GraphQLHTTP
@@ -90,7 +91,7 @@ class Api:
             only_trusted=settings.documents == "trusted",
         )
         authenticate = identity_of(settings, opened).viewer_of
-        gate = Gate(places=settings.max_concurrent_requests)
+        gate = Gate(places=settings.max_concurrent_requests, budgets=_budgets(settings))
         http = GraphQLHTTP(
             documents=documents,
             engine=engine,
@@ -187,6 +188,12 @@ def _sign_in(settings: Settings, opened: Means, logins: Logins | None) -> SignIn
     if logins is None:
         return None
     return SignIn(logins=logins, secret=settings.signing_secret(), clock=opened.clock)
+
+
+def _budgets(settings: Settings) -> Budgets | None:
+    if not settings.rate_limit_enabled:
+        return None
+    return Budgets(integrator_events_a_second=settings.integrator_events_per_second)
 
 
 def _cors(origins: Sequence[str]) -> list[Middleware]:

@@ -125,6 +125,13 @@ TABLE = (
         "Where the live page fetches tokens: POST answers `accessToken` as JSON. Unset: the viewer pastes one.",
     ),
     Setting("GRAPHIQL", "on; off in production", "on or off", "The schema in a browser, at /graphiql."),
+    Setting("RATE_LIMIT_ENABLED", "true", "true or false", "Limits of each viewer; docs/costs.md lists them."),
+    Setting(
+        "INTEGRATOR_EVENTS_PER_SECOND",
+        "10000",
+        "a whole number, 1 to 10000000",
+        "What machines of one tenant may record at each api process.",
+    ),
     Setting("MAX_CONCURRENT_REQUESTS", "100", "a whole number, 1 to 10000", "More are answered OVERLOADED."),
     Setting("WORKER_CONCURRENCY", "twice the CPUs", "a whole number, 1 to 256", "Batches one worker folds at a time."),
     Setting("SHUTDOWN_SECONDS", "8", "a whole number, 1 to 300", "Time to finish work in flight after SIGTERM."),
@@ -194,6 +201,8 @@ class Settings:
     http_status_edition: Literal[2025, 2026]
     sign_in_path: str | None
     graphiql: bool
+    rate_limit_enabled: bool
+    integrator_events_per_second: int
     max_concurrent_requests: int
     worker_concurrency: int
     shutdown_seconds: int
@@ -239,6 +248,10 @@ class Settings:
             http_status_edition=given.parsed("HTTP_STATUS_EDITION", status_edition, 2025),
             sign_in_path=given.parsed("SIGN_IN_PATH", own_path, None),
             graphiql=given.parsed("GRAPHIQL", switch, environment == "development"),
+            rate_limit_enabled=given.parsed("RATE_LIMIT_ENABLED", truth, True),
+            integrator_events_per_second=given.number(
+                "INTEGRATOR_EVENTS_PER_SECOND", default=10_000, least=1, most=10_000_000
+            ),
             max_concurrent_requests=given.number("MAX_CONCURRENT_REQUESTS", default=100, least=1, most=10_000),
             worker_concurrency=given.number(
                 "WORKER_CONCURRENCY", default=min(2 * (os.cpu_count() or 1), 256), least=1, most=256

@@ -5,12 +5,13 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.bench import bulk, compiled, push, single
+from tests.bench import bulk, compiled, hostile, push, single
 from tests.bench.figures import FOLDER, Figures, machine, write
 
 BENCHES: dict[str, tuple[Callable[[str], Awaitable[Figures]], str]] = {
     "single": (single.run, single.__doc__ or ""),
     "compiled": (compiled.run, compiled.__doc__ or ""),
+    "hostile": (hostile.run, hostile.__doc__ or ""),
     "push": (push.run, push.__doc__ or ""),
     "bulk": (bulk.run, bulk.__doc__ or ""),
 }

@@ -1,4 +1,4 @@
-"""What telemetry costs an operation that is not traced: the hooks alone, no server around them, microseconds each.
+"""What telemetry and budgets cost an untraced operation: the hooks alone, no server around them, microseconds each.
 
 `python -m tests.bench.hooks` prints the best of several rounds; the machine's noise is not the hooks'.
 """
@@ -14,7 +14,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from db.tally import Tally
+from graph.budgets import Budgets
+from graph.gate import Gate
 from graph.telling import Operation, nobody
+from graph.wire import Ask
 from rules.access import Role, Viewer
 from server.logs import Pseudonyms, RequestLog, Sink
 from server.metrics import Operations
@@ -23,6 +26,7 @@ from tests.graph.test_documents import documents
 
 ROUNDS, TURNS = 7, 20_000
 VIEWER = Viewer(1, "lms", frozenset({Role.TEACHER}), datetime(2099, 1, 1, tzinfo=UTC))
+MACHINE = Viewer(1, "lms", frozenset({Role.INTEGRATOR}), datetime(2099, 1, 1, tzinfo=UTC))
 VARIABLES = {"input": {"eventId": "e1", "studentId": "s1"}}
 
 
@@ -54,7 +58,16 @@ def costs() -> dict[str, float]:
         operations(one)
         written(one)
 
+    unmeasured, measured = Gate(), Gate(budgets=Budgets())
+    ask = Ask("query Echo { echo }", None, VARIABLES)
+    known = make.__wrapped__()
+    known.asked(ask)
+
     return {
+        "plan a known document": microseconds(lambda: unmeasured.planned(known, ask, VIEWER)),
+        "plan it and charge it to a budget": microseconds(
+            lambda: measured.charge(measured.planned(known, ask, MACHINE), {}, MACHINE)
+        ),
         "decide, time, close": microseconds(lambda: operation(nobody)),
         "and count": microseconds(lambda: operation(operations)),
         "and write the log line": microseconds(lambda: operation(both)),

@@ -40,9 +40,3 @@ async def browser() -> AsyncIterator[Browser]:
         running = await playwright.chromium.launch(executable_path=path, args=QUIET)
         yield running
         await running.close()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Skips are one letter among two thousand dots; this is a line of its own."""
-    if any(LEFT_OUT in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
-        terminalreporter.write_sep("!", LEFT_OUT, yellow=True, bold=True)

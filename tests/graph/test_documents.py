@@ -1,18 +1,25 @@
 """Documents: hostile texts are refused at the price of reading them, and errors say no more than they may."""
 
 import logging
-from time import perf_counter
+from collections.abc import Callable
+from time import process_time
 from typing import Any
 
 import pytest
-from graphql import get_introspection_query
+from graphql import parse
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from graph import complexity
 from graph.access import undeclared_fields
 from graph.answers import Answer, refusal
 from graph.documents import Documents, Malformed
 from graph.refusal import Refused
 from rules.access import Role
+from tests.graph.hostile import HOSTILE
 from tests.graph.toy import PUPILS_DATA, context, toy_schema
+
+CPU_SECONDS_MAX = 0.5  # ten times the 50 ms that `python -m tests.bench hostile` holds each of them to
 
 
 @pytest.fixture
@@ -33,80 +40,20 @@ def code(got: Answer) -> str:
     return str(got.errors[0]["extensions"]["code"])
 
 
-def bomb(levels: int) -> str:
-    spreads = "".join(f"fragment F{n} on Pupil {{ ...F{n + 1} ...F{n + 1} }} " for n in range(levels))
-    return f"{{ pupil {{ ...F0 }} }} {spreads} fragment F{levels} on Pupil {{ name }}"
-
-
-def mesh(count: int) -> str:
-    parts = (f"fragment F{n} on Pupil {{ name friend {{ name }} }}" for n in range(count))
-    return "{ pupil { " + " ".join(f"...F{n}" for n in range(count)) + " } } " + " ".join(parts)
-
-
-HOSTILE = {
-    "a fragment bomb of 2^40 fields": (bomb(40), "QUERY_TOO_COMPLEX"),
-    "a fragment bomb of 2^75 fields": (bomb(75), "QUERY_TOO_COMPLEX"),
-    "fragments that spread each other": (
-        "{ pupil { ...A } } fragment A on Pupil { ...B } fragment B on Pupil { ...A }", "GRAPHQL_VALIDATION_FAILED"),
-    "a fragment within itself, twice a level": (
-        "{ pupil { ...A } } fragment A on Pupil { friend { ...A } friend { ...A } }", "GRAPHQL_VALIDATION_FAILED"),
-    "more fragments than one compares pairwise": (mesh(120), "QUERY_TOO_COMPLEX"),
-    "as many merging fragments as allowed": (mesh(40), None),
-    "one field over and over": ("{ pupil { " + "name " * 1_400 + "} }", "QUERY_TOO_COMPLEX"),
-    "one field over and over in parents that merge": (
-        "{" + "pupil { " * 1 + "".join("friend { " + "name " * 35 + "} " for _ in range(35)) + "} }",
-        "QUERY_TOO_COMPLEX"),
-    "one field over and over in inline fragments": ("{ pupil { " + "... { name } " * 350 + "} }", "QUERY_TOO_COMPLEX"),
-    "1,400 unknown fields": ("{ pupil { " + " ".join(f"b{n}" for n in range(1_400)) + "} }",
-                             "GRAPHQL_VALIDATION_FAILED"),
-    "400 unknown arguments": ("{ pupil { said(" + " ".join(f"b{n}: 1" for n in range(400)) + ") } }",
-                              "GRAPHQL_VALIDATION_FAILED"),
-    "too many tokens": ("{ pupil { name } } " * 400, "QUERY_TOO_COMPLEX"),
-    "a long comment block": ("#\n" * 30_000 + "{ pupil { name } }", "QUERY_TOO_COMPLEX"),
-    "a long text": ("{ pupil { name } }" + " " * 70_000, "QUERY_TOO_COMPLEX"),
-    "a long string": ('{ echo(text: "' + "é" * 60_000 + '") }', None),
-    "deep fields": ("{ pupil " + "{ friend " * 12 + "{ name }" + "}" * 13, "QUERY_TOO_COMPLEX"),
-    "fields as deep as allowed": ("{ pupil " + "{ friend " * 10 + "{ name }" + "}" * 11, None),
-    "deep inline fragments": ("{ pupil { " + "... { " * 70 + "name" + " }" * 72, "QUERY_TOO_COMPLEX"),
-    "deep lists": ("{ echo(text: " + "[" * 70 + "]" * 70 + ") }", "QUERY_TOO_COMPLEX"),
-    "brackets without end": ("{ pupil " * 700, "GRAPHQL_PARSE_FAILED"),
-    "lists without end": ("{ echo(text: " + "[" * 1_400, "GRAPHQL_PARSE_FAILED"),
-    "31 aliases": ("{" + " ".join(f"a{n}: pupil {{ name }}" for n in range(31)) + "}", "QUERY_TOO_COMPLEX"),
-    "31 directives": ("{ pupil { name " + "@include(if: true) " * 31 + "} }", "QUERY_TOO_COMPLEX"),
-    "11 operations": (" ".join(f"query Q{n} {{ pupil {{ name }} }}" for n in range(11)), "QUERY_TOO_COMPLEX"),
-    "51 variables": ("query(" + " ".join(f"$v{n}: Int" for n in range(51)) + ") { pupil { name } }",
-                     "QUERY_TOO_COMPLEX"),
-    "infinity as a literal": ("{ pupil { said(score: 1e999) } }", "BAD_INPUT"),
-    "an integer of 5,000 digits": ("{ pupil { said(score: " + "9" * 5_000 + ") } }", "BAD_INPUT"),
-    "NUL in a string": ('{ echo(text: "\\u0000") }', "BAD_INPUT"),
-    "NUL in the text": ("{ echo(text: \"\0\") }", "BAD_INPUT"),
-    "a lone surrogate in the text": ('{ echo(text: "\ud800") }', "BAD_INPUT"),
-    "an escaped lone surrogate": ('{ echo(text: "\\ud800") }', "GRAPHQL_PARSE_FAILED"),
-    "nothing": (" ", "GRAPHQL_PARSE_FAILED"),
-    "only a fragment": ("fragment F on Pupil { name }", "BAD_INPUT"),
-    "a type definition": ("type T { a: Int }", "BAD_INPUT"),
-    "several operations without a name": ("query A { pupil { name } } query B { pupil { name } }", "BAD_INPUT"),
-    "a year beyond the calendar": ('{ echo(day: "10000-01-01T00:00:00Z") }', "GRAPHQL_VALIDATION_FAILED"),
-    "the introspection of GraphiQL": (get_introspection_query(), None),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("case", HOSTILE)
-async def test_a_hostile_document_is_answered_within_50_ms(case: str, documents: Documents) -> None:
+@pytest.mark.feature("003-36")
+async def test_a_hostile_document_costs_no_more_than_reading_it(case: str, documents: Documents) -> None:
     text, expected = HOSTILE[case]
     await answer(documents, "{ pupil { name } }")  # the first validation of a process loads its rules
 
-    times = []
-    for _ in range(3):  # the best of three: another process may have had the core
-        fresh = Documents(toy_schema())
-        begun = perf_counter()
-        got = await answer(fresh, text)
-        times.append(perf_counter() - begun)
+    begun = process_time()
+    got = await answer(documents, text)
+    used = process_time() - begun
 
     assert (code(got) if got.errors else None) == expected
     assert len(got.errors) <= 5
     assert all(len(error["message"]) <= 500 for error in got.errors)
-    assert min(times) < 0.05
+    assert used < CPU_SECONDS_MAX
 
 
 async def test_a_known_document_is_neither_parsed_nor_validated_again(documents: Documents) -> None:
@@ -199,3 +146,67 @@ async def test_a_rule_below_the_root_is_kept_too(documents: Documents) -> None:
 
 def test_root_fields_without_a_rule_are_named() -> None:
     assert undeclared_fields(toy_schema()) == ["Query.undeclared"]
+
+
+WORDS = [
+    *("{", "}", "(", ")", "[", "]", "...", ":", "=", "!", "@", "$", "|", "&", "query", "mutation", "subscription"),
+    *("fragment", "on", "F", "Pupil", "Query", "echo", "pupil", "name", "friend", "said", "text", "score", "ticks"),
+    *("include", "if", "true", "null", "1", "-1.5e3", '"a"', '"""b"""', "# c\n", ",", "\ufeff", "type", "extend"),
+]
+# Half of the time near what is sound, so that more than the parser is reached.
+NEAR = """query Q ( $ a : String ) { pupil { name ... F friend { ... on Pupil { name } } } echo ( text : $ a ) }
+fragment F on Pupil { said ( score : 1 ) @ include ( if : true ) }"""
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> str:
+    words = NEAR.split() if draw(st.booleans()) else draw(st.lists(st.sampled_from(WORDS), max_size=40))
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, len(words)))
+        words[place : place + draw(st.integers(0, 2))] = draw(st.lists(st.sampled_from(WORDS), max_size=2))
+    return " ".join(words)
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=texts())
+async def test_any_words_are_answered_or_refused_and_never_as_our_fault(text: str) -> None:
+    got = await answer(SHARED, text)
+
+    assert len(got.errors) <= 5
+    assert "INTERNAL" not in got.codes
+
+
+SHARED = Documents(toy_schema())
+LIMITS: dict[str, tuple[Callable[[int], str], int]] = {
+    "aliases": (lambda n: "{" + " ".join(f"a{i}: echo" for i in range(n)) + "}", 30),
+    "directives": (lambda n: "{" + " ".join(f"a{i}: echo @include(if: true)" for i in range(n)) + "}", 30),
+    "operations": (lambda n: " ".join(f"query Q{i} {{ echo }}" for i in range(n)), 10),
+    "variables": (lambda n: "query(" + " ".join(f"$v{i}: Int" for i in range(n)) + ") { echo }", 50),
+    "levels": (lambda n: "{ pupil " + "{ friend " * (n - 2) + "{ name }" + "}" * (n - 1), 12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_a_limit_holds_from_the_very_next_one(what: str) -> None:
+    make, most = LIMITS[what]
+
+    complexity.guard(parse(make(most)))
+    with pytest.raises(Refused) as refused:
+        complexity.guard(parse(make(most + 1)))
+
+    assert refused.value.message == f"The document has too many or too deep {what}; the limit is {most}."
+
+
+def test_tokens_and_expanded_fields_are_limited_at_their_number() -> None:
+    SHARED.plan("{" + "echo " * 3 + "}", None)
+    names = " ".join(f"f{n}" for n in range(1_498))
+    with pytest.raises(Malformed):  # read, and then found to name no field
+        SHARED.plan(f"{{{names}}}", None)
+    with pytest.raises(Refused, match="tokens; the limit is 1500"):
+        SHARED.plan(f"{{{names} more}}", None)
+
+    spread = "...A " * 3
+    thousand = "fragment A on Query { " + " ".join(f"f{n}" for n in range(999)) + " ...B } fragment B on Query { "
+    complexity.guard(parse(f"{{ {spread} }} {thousand} echo }}"))
+    with pytest.raises(Refused, match="fields; the limit is 3000"):
+        complexity.guard(parse(f"{{ {spread} }} {thousand} echo more }}"))

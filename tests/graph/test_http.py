@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rules.access import Role
 from tests.graph.toy import Toy, served, token
@@ -83,6 +85,7 @@ async def test_a_bad_body_is_refused_in_words_and_the_next_request_works(toy: To
     assert (await toy.post("{ echo }")).json() == {"data": {"echo": ""}}
 
 
+@pytest.mark.feature("003-36")
 async def test_a_body_without_length_is_bounded_all_the_same(toy: Toy) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(80):
@@ -95,6 +98,7 @@ async def test_a_body_without_length_is_bounded_all_the_same(toy: Toy) -> None:
     assert got.json()["errors"][0]["extensions"]["code"] == "TOO_LARGE"
 
 
+@pytest.mark.feature("003-36")
 async def test_recording_in_bulk_alone_may_send_more(toy: Toy) -> None:
     events = [{"eventId": f"{number:0300}"} for number in range(1_000)]
     bulk = "mutation($events: [EventInput!]!) { recordEvents(events: $events) }"
@@ -224,6 +228,16 @@ async def test_get_runs_queries_only(toy: Toy) -> None:
     assert (await get(toy, "{ echo }", sec_fetch_site="cross-site")).status_code == 403
 
 
+async def test_get_runs_no_mutation_of_a_document_that_has_queries_too(toy: Toy) -> None:
+    both = 'query Q { echo } mutation M { rename(name: "x") }'
+    headers = {"authorization": f"Bearer {token()}"}
+    named = [
+        await toy.http.get("/graphql", params={"query": both, "operationName": name}, headers=headers) for name in "QM"
+    ]
+
+    assert [got.status_code for got in named] == [200, 405]
+
+
 async def test_get_takes_variables_as_json(toy: Toy) -> None:
     query = "query($t: String!) { echo(text: $t) }"
     headers = {"authorization": f"Bearer {token()}"}
@@ -326,3 +340,21 @@ async def test_text_that_looks_like_a_key_is_not_taken_for_one(toy: Toy) -> None
     body = msgspec.json.encode({"query": "query($t: String!) { echo(text: $t) }", "variables": {"t": text}})
 
     assert (await toy.post_raw(body)).json() == {"data": {"echo": text}}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+KEYS = ("query", "variables", "operationName", "extensions", "documentId")
+REQUESTS = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5).map(msgspec.json.encode)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=60) | JSON.map(msgspec.json.encode) | REQUESTS)
+async def test_whatever_is_sent_is_answered_in_json_and_never_as_our_fault(toy: Toy, body: bytes) -> None:
+    got = await toy.post_raw(body, accept=RESPONSE_JSON)
+
+    assert 400 <= got.status_code < 500
+    assert got.json()["errors"][0]["extensions"]["code"] in ("BAD_INPUT", "GRAPHQL_PARSE_FAILED")

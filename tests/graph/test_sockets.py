@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket as tcp
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -12,7 +13,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from graph import socket as graph_socket
+from graph import sockets as graph_sockets
 from rules.access import Role
+from server.serving import UVICORN, listen
 from tests.graph.toy import PUPILS_DATA, Toy, heard, served, subscribe, tell, token
 
 
@@ -320,3 +323,52 @@ async def test_roles_of_the_token_hold_on_a_socket(toy: Toy) -> None:
     async with toy.session(Role.ADMIN) as socket:
         await subscribe(socket, "1", "subscription { adminTicks }")
         assert (await heard(socket))["payload"] == {"data": {"adminTicks": 1}}
+
+
+async def test_each_operation_and_each_event_has_loaders_of_its_own(toy: Toy) -> None:
+    async with toy.session() as socket:
+        for operation_id in ("1", "2"):
+            await subscribe(socket, operation_id, "{ a: visits b: visits }")
+            assert (await heard(socket))["payload"] == {"data": {"a": 1, "b": 2}}
+            await heard(socket)
+
+        await subscribe(socket, "3", "subscription { visitors { a: visits b: visits } }")
+        events = [(await heard(socket))["payload"] for _ in range(2)]
+
+    assert events == [{"data": {"visitors": {"a": 1, "b": 2}}}] * 2
+
+
+async def test_no_socket_lives_for_ever_and_its_client_comes_back(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_sockets, "SOCKET_SECONDS_MAX", 0.2)
+    async with toy.session() as socket:
+        await tell(socket, **asking())
+        await toy.stage.arrived.wait()
+
+        assert await closed(socket) == 1012
+    await toy.sockets.wait_until_open(0)
+    assert toy.stage.running == 0
+
+
+async def test_a_bug_of_ours_closes_with_1013_and_never_with_1011(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_operation: Any) -> None:
+        raise RuntimeError("a counter that cannot count")
+
+    monkeypatch.setattr(toy.sockets, "tell", broken)
+    async with toy.session() as socket:
+        await subscribe(socket, "1", "{ echo }")
+
+        assert await closed(socket) == 1013
+
+
+def test_the_kernel_drops_a_peer_that_acknowledges_nothing_and_uvicorn_never_closes_with_1011() -> None:
+    """Half-open peers: pings make traffic, which a dead peer does not acknowledge."""
+    listener = listen("127.0.0.1", 0)
+    try:
+        deadline = listener.getsockopt(tcp.IPPROTO_TCP, tcp.TCP_USER_TIMEOUT)
+    finally:
+        listener.close()
+
+    assert deadline == 40_000
+    assert (UVICORN["ws_ping_interval"], UVICORN["ws_ping_timeout"]) == (20, None)

@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from graph.access import ANY_SCOPE, PEOPLE, allow
+from graph.budgets import Budgets
 from graph.documents import Documents
 from graph.gate import Gate
 from graph.http import GraphQLHTTP
@@ -62,6 +63,22 @@ class EventInput:
     score: float | None = None
 
 
+def _visit(info: Info) -> int:
+    """How often the loaders of this operation, or of this event, were used."""
+    found: int = info.context.loaders.get("visits", 0) + 1
+    info.context.loaders["visits"] = found
+    return found
+
+
+@strawberry.type
+class Visitor:
+    """Who uses the loaders."""
+
+    @strawberry.field
+    def visits(self, info: Info) -> int:
+        return _visit(info)
+
+
 @strawberry.type
 class Query:
     """Reads."""
@@ -92,6 +109,11 @@ class Query:
 
     @strawberry.field
     @allow(*PEOPLE)
+    def visits(self, info: Info) -> int | None:
+        return _visit(info)
+
+    @strawberry.field
+    @allow(*PEOPLE)
     def many_broken(self) -> list[Pupil | None] | None:
         return [Pupil(name=None) for _ in range(9)]  # type: ignore[arg-type]
 
@@ -110,7 +132,11 @@ class Query:
     async def waiting(self, info: Info) -> str | None:
         stage: Stage = info.context.engine.live  # type: ignore[assignment]
         stage.arrived.set()
-        await stage.released.wait()
+        stage.running += 1
+        try:
+            await stage.released.wait()
+        finally:
+            stage.running -= 1
         return "done"
 
 
@@ -148,6 +174,12 @@ class Subscription:
         finally:
             stage.running -= 1
             stage.stopped.set()
+
+    @strawberry.subscription
+    @allow(*PEOPLE)
+    async def visitors(self, upto: int = 2) -> AsyncGenerator[Visitor, None]:
+        for _ in range(upto):
+            yield Visitor()
 
     @strawberry.subscription
     @allow(*PEOPLE)
@@ -290,9 +322,10 @@ async def served(
     wait_seconds_max: float = 1.0,
     documents: Documents | None = None,
     status_edition: Literal[2025, 2026] = 2025,
+    budgets: Budgets | None = None,
 ) -> AsyncIterator[Toy]:
     """Run the toy on an ephemeral port with the settings of production."""
-    stage, gate = Stage(), Gate(places=places, wait_seconds_max=wait_seconds_max)
+    stage, gate = Stage(), Gate(places=places, wait_seconds_max=wait_seconds_max, budgets=budgets)
     documents, means = documents or Documents(toy_schema()), engine(stage)
     authenticate = Identity(SharedSecret(SECRET), clock=lambda: NOW).viewer_of
     sockets = GraphQLSockets(

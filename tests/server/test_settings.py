@@ -25,6 +25,7 @@ def test_an_empty_environment_is_a_development_machine() -> None:
     assert (settings.pool_size_max, settings.pool_size_idle, settings.pool_lifetime_seconds) == (20, 10, 300)
     assert (settings.shutdown_seconds, settings.max_concurrent_requests) == (8, 100)
     assert settings.now_offset == timedelta()
+    assert (settings.rate_limit_enabled, settings.integrator_events_per_second) == (True, 10_000)
     assert (settings.documents, settings.trusted_documents, settings.http_status_edition) == ("any", (), 2025)
 
 
@@ -75,6 +76,8 @@ def test_an_empty_value_counts_as_unset() -> None:
         ("DOCUMENTS", "some"),
         ("TRUSTED_DOCUMENTS", "/no/such/folder"),
         ("HTTP_STATUS_EDITION", "2024"),
+        ("RATE_LIMIT_ENABLED", "sometimes"),
+        ("INTEGRATOR_EVENTS_PER_SECOND", "0"),
         ("MAX_CONCURRENT_REQUESTS", "1e3"),
         ("WORKER_CONCURRENCY", "257"),
         ("SHUTDOWN_SECONDS", "0"),
