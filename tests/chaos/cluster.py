@@ -29,6 +29,11 @@ SECRET = "crash runs sign their tokens with this, and nobody else does"
 PROJECT = Path(__file__).parents[2]
 
 
+def slowness() -> float:
+    """By how much limits in seconds grow: 1 up to a load of two per core, then with the load."""
+    return max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1)))
+
+
 @asynccontextmanager
 async def bounded(seconds: float, awaited: str) -> AsyncIterator[None]:
     """A limit that says, when it is over, what was waited for."""
