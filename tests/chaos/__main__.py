@@ -16,7 +16,7 @@ from tests.chaos.script import plan_of
 
 SEEDS, FAULTS = 10, 30
 ALL = "all"
-BY_CRASH_POINTS = frozenset({"answer-before-commit", "late-delete"})  # no fault from outside is sure to fit in between
+BY_CRASH_POINTS = frozenset({"late-delete"})  # no fault from outside fits in between
 SHOWN_CHARACTERS = 160
 
 
