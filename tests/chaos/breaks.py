@@ -131,7 +131,7 @@ BREAKS = {
         _answered_at_the_insert("                    await asyncio.sleep(0.01)\n"),
     ),
     "answer-before-commit": Break(
-        # The commit leaves in the same turn of the loop and overtakes the answer: only a crash point surely fits between.
+        # The commit leaves in the same turn of the loop and overtakes the answer: a crash point surely fits between.
         "senders are answered at the insert, just before the COMMIT is sent",
         _answered_at_the_insert(""),
     ),
