@@ -35,8 +35,8 @@ $(NODE_READY) $(PAGES_READY): %/node_modules/.ready: %/package-lock.json
 
 node-packages: $(NODE_READY) $(PAGES_READY) # what `make conformance` needs of a registry
 
-conformance: $(READY) $(NODE_READY) ## the public GraphQL suites and clients, in Node 20 or newer
-	@exec $(RUN) -m pytest tests/conformance
+conformance: $(READY) $(NODE_READY) $(PAGES_READY) ## what needs Node 20 or newer: the public GraphQL suites and clients, the built page
+	@exec $(RUN) -m pytest tests/conformance tests/browser/test_built.py
 
 pages: $(PAGES_READY) ## build server/pages/built, the live page, from server/pages/source
 	@cd server/pages/source && node build.mjs && node_modules/.bin/tsc -p .

@@ -4,10 +4,12 @@ A reader that has seen position `n` never later meets a change at or below `n`: 
 under the lock of the fold that writes the change, and `seq` under the lock of the tenant's head.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import asyncpg
 import msgspec
 
 from db.freshness import FRESHNESS, Freshness, freshness_of
@@ -71,6 +73,26 @@ select p.epoch, p.no, p.floor, f.* from (
     where t.tenant = $1
 ) p cross join ({FRESHNESS}) f
 """  # noqa: S608 - constants of ours
+
+
+# The same for many classes at once, in the order they are named.
+CLASSROOM_POSITIONS = f"""
+with f as materialized ({FRESHNESS})
+select k.classroom, t.epoch, coalesce(c.change_no, 0) as no, 0 as floor, f.*
+from unnest($2::text[]) with ordinality as k (classroom, place)
+cross join f
+join tenant t on t.tenant = $1
+left join classroom_state c on c.tenant = $1 and c.classroom = k.classroom
+order by k.place
+"""  # noqa: S608 - constants of ours
+
+
+async def classroom_positions(
+    connection: Connection, tenant: int, classrooms: Sequence[str], now: datetime
+) -> list[Position]:
+    """How far the state of each class has come."""
+    rows = await connection.fetch(CLASSROOM_POSITIONS, tenant, classrooms)
+    return [Position(row["epoch"], row["no"], freshness_of(row, now=now), row["floor"]) for row in rows]
 
 
 async def classroom_position(connection: Connection, tenant: int, classroom: str, now: datetime) -> Position:
@@ -182,6 +204,29 @@ order by s.student_change, s.classroom, s.concept limit $6
 """
 
 
+MANY_CLASSROOM_STANDINGS = f"""
+select k.place, x.*
+from unnest($2::text[], $3::bigint[]) with ordinality as k (classroom, no, place)
+cross join lateral (
+    {_CHANGED}
+    where s.tenant = $1 and s.classroom = k.classroom and s.class_change > k.no
+    order by s.class_change, s.student, s.concept limit $4
+) x
+order by k.place, x.class_change, x.student, x.concept
+"""  # noqa: S608 - constants of ours
+
+
+async def many_classroom_standings(
+    connection: Connection, tenant: int, after: Sequence[tuple[str, int]], *, limit: int = PAGE
+) -> list[list[ChangedStanding]]:
+    """For each (class, change number) the newest state of the standings written past it, as `classroom_standings`."""
+    classrooms, numbers = [key for key, _ in after], [no for _, no in after]
+    found: list[list[ChangedStanding]] = [[] for _ in after]
+    for row in await connection.fetch(MANY_CLASSROOM_STANDINGS, tenant, classrooms, numbers, limit):
+        found[row["place"] - 1].append(_changed_standing(row))
+    return found
+
+
 async def classroom_standings(
     connection: Connection, tenant: int, classroom: str, *, after: Bound, limit: int = PAGE
 ) -> list[ChangedStanding]:
@@ -199,16 +244,17 @@ async def student_standings(
 async def _standings(
     connection: Connection, statement: str, tenant: int, key: str, after: Bound, limit: int
 ) -> list[ChangedStanding]:
-    return [
-        ChangedStanding(
-            student=row["student"],
-            classroom=row["classroom"],
-            mastery=mastery_row(row),
-            class_change=row["class_change"],
-            student_change=row["student_change"],
-        )
-        for row in await connection.fetch(statement, tenant, key, *after, limit)
-    ]
+    return [_changed_standing(row) for row in await connection.fetch(statement, tenant, key, *after, limit)]
+
+
+def _changed_standing(row: asyncpg.Record) -> ChangedStanding:
+    return ChangedStanding(
+        student=row["student"],
+        classroom=row["classroom"],
+        mastery=mastery_row(row),
+        class_change=row["class_change"],
+        student_change=row["student_change"],
+    )
 
 
 # Events of students whom the roster does not know are shown elsewhere, to admins and integrators only (X-10).
@@ -265,3 +311,36 @@ async def recorded_events(
         marks = {"kind": Kind(row["kind"]), "concepts": tuple(row["concepts"]), "effect": Effect(row["effect"])}
         found.append(RecordedEvent(student, LoggedRow(**{**columns, **marks})))
     return found
+
+
+# What a process asks once a second of all that its streams follow, for whatever message was lost.
+CLASSROOM_NUMBERS = """
+select c.classroom as key, c.change_no, c.risk_no from classroom_state c
+where c.tenant = $1 and c.classroom = any($2::text[])
+"""
+STUDENT_NUMBERS = """
+select s.student as key, s.change_no from student_state s where s.tenant = $1 and s.student = any($2::text[])
+"""
+TENANT_NUMBERS = """
+select t.epoch, h.seq from tenant t join tenant_head h on h.tenant = $1 where t.tenant = $1
+"""
+
+
+async def numbers_of_classrooms(
+    connection: Connection, tenant: int, classrooms: Sequence[str]
+) -> dict[str, tuple[int, int]]:
+    """The numbers of the newest change of state and of flags of each class that has any."""
+    rows = await connection.fetch(CLASSROOM_NUMBERS, tenant, classrooms)
+    return {row["key"]: (row["change_no"], row["risk_no"]) for row in rows}
+
+
+async def numbers_of_students(connection: Connection, tenant: int, students: Sequence[str]) -> dict[str, int]:
+    """The number of the newest change of each student who has any."""
+    return {row["key"]: row["change_no"] for row in await connection.fetch(STUDENT_NUMBERS, tenant, students)}
+
+
+async def numbers_of_tenant(connection: Connection, tenant: int) -> tuple[int, int]:
+    """The tenant's epoch, and the newest position of its log."""
+    row = await connection.fetchrow(TENANT_NUMBERS, tenant)
+    assert row is not None, f"tenant {tenant} has no head row"
+    return row["epoch"], row["seq"]

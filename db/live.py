@@ -105,6 +105,12 @@ class Live:
                 if not waiters:
                     del self._waiters[topic]
 
+    def ring(self, topics: Iterable[Topic]) -> None:
+        """Wake the waiters of these topics, as a message would."""
+        for topic in topics:
+            for event in self._waiters.get(topic, ()):
+                event.set()
+
     async def _flush(self) -> None:
         try:
             while self._outgoing:

@@ -1,8 +1,10 @@
 """Who stands in what relation to a student or a class today: the facts from which `rules.access` decides."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+import asyncpg
 
 from db.pool import Connection
 
@@ -51,6 +53,53 @@ join tenant t on t.tenant = $1
 left join school s on s.tenant = $1 and s.school = c.school
 where c.tenant = $1 and c.classroom = any($2::text[])
 """  # noqa: S608 - composed of constants above
+
+
+# Who may follow a class or a student live: the same answer for all who ask, so that one read judges thousands.
+FOLLOWERS_MAX = 10_000
+
+CLASSROOM_FOLLOWERS = """
+select c.classroom, array(
+    select e.person from enrollment e
+    where e.tenant = $1 and e.classroom = c.classroom and e.role = 'TEACHER'
+      and e.started <= today.day and (e.ended is null or e.ended > today.day)
+    limit $4
+) as teachers, array[]::text[] as guardians
+from classroom c
+left join school s on s.tenant = $1 and s.school = c.school
+join tenant t on t.tenant = $1
+cross join lateral (select ($3::timestamptz at time zone coalesce(c.zone, s.zone, t.zone))::date as day) today
+where c.tenant = $1 and c.classroom = any($2::text[])
+"""
+
+STUDENT_FOLLOWERS = """
+select array(
+    select distinct e.person
+    from enrollment m
+    join classroom c on c.tenant = $1 and c.classroom = m.classroom
+    left join school z on z.tenant = $1 and z.school = c.school
+    join tenant t on t.tenant = $1
+    cross join lateral (select ($3::timestamptz at time zone coalesce(c.zone, z.zone, t.zone))::date as day) today
+    join enrollment e on e.tenant = $1 and e.classroom = m.classroom
+    where m.tenant = $1 and m.person = s.student and m.role = 'STUDENT'
+      and m.started <= today.day and (m.ended is null or m.ended > today.day)
+      and e.role = 'TEACHER' and e.started <= today.day and (e.ended is null or e.ended > today.day)
+    limit $4
+) as teachers, array(
+    select g.guardian from guardian_link g
+    where g.tenant = $1 and g.student = s.student and g.consent_at <= $3 and g.revoked_at is null
+    limit $4
+) as guardians
+from student s where s.tenant = $1 and s.student = $2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Followers:
+    """Who is tied today to one class or student, by key; nobody past FOLLOWERS_MAX."""
+
+    teachers: frozenset[str]
+    guardians: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +159,21 @@ async def of_classrooms(
         )
         for row in rows
     }
+
+
+async def followers_of_classrooms(
+    connection: Connection, tenant: int, classrooms: Sequence[str], now: datetime
+) -> dict[str, Followers]:
+    """The teachers of each class that the roster knows."""
+    rows = await connection.fetch(CLASSROOM_FOLLOWERS, tenant, classrooms, now, FOLLOWERS_MAX)
+    return {row["classroom"]: _followers(row) for row in rows}
+
+
+async def followers_of_student(connection: Connection, tenant: int, student: str, now: datetime) -> Followers | None:
+    """The guardians with consent and the teachers of a student's present classes; None for an unknown student."""
+    row = await connection.fetchrow(STUDENT_FOLLOWERS, tenant, student, now, FOLLOWERS_MAX)
+    return None if row is None else _followers(row)
+
+
+def _followers(row: asyncpg.Record) -> Followers:
+    return Followers(frozenset(row["teachers"]), frozenset(row["guardians"]))

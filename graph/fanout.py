@@ -2,12 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 REMEMBERED_MAX = 20_000  # ties of as many (viewer, class or student) pairs, at some 500 bytes each
 
+TOGETHER_MAX = 50  # pages of 200 rows each at the very worst, before others get their turn
+
 Value = TypeVar("Value")
+Item = TypeVar("Item", bound=Hashable)
+
+
+class _Bus:
+    """Items that will be loaded in one go, in the order they were asked for."""
+
+    def __init__(self) -> None:
+        self.items: dict[Any, None] = {}
+        self.flight: asyncio.Task[Any] | None = None
 
 
 class Fanout:
@@ -16,6 +27,7 @@ class Fanout:
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._boarding: dict[Hashable, asyncio.Task[Any]] = {}
+        self._buses: dict[Hashable, _Bus] = {}
         self._remembered: dict[Hashable, tuple[float, Any]] = {}
 
     async def shared(self, key: Hashable, load: Callable[[], Awaitable[Value]]) -> Value:
@@ -30,6 +42,30 @@ class Fanout:
             flight.add_done_callback(_retrieve)
         # Shielded: one reader that leaves must not cancel what the others wait for.
         return await asyncio.shield(flight)
+
+    async def together(
+        self, kind: Hashable, item: Item, load: Callable[[Sequence[Item]], Awaitable[Mapping[Item, Value]]]
+    ) -> Value | None:
+        """Load one of a kind, in one go with all that is asked for before the load begins; None where it is not there.
+
+        `kind` and the item must name everything the value depends on.
+        """
+        bus = self._buses.get(kind)
+        if bus is None or len(bus.items) >= TOGETHER_MAX:
+            bus = self._buses[kind] = _Bus()
+            bus.flight = asyncio.create_task(self._drive(kind, bus, load))
+            bus.flight.add_done_callback(_retrieve)
+        bus.items[item] = None
+        assert bus.flight is not None, "a bus has its driver before it has riders"
+        found: Mapping[Item, Value] = await asyncio.shield(bus.flight)
+        return found.get(item)
+
+    async def _drive(
+        self, kind: Hashable, bus: "_Bus", load: Callable[[Sequence[Any]], Awaitable[Mapping[Any, Value]]]
+    ) -> Mapping[Any, Value]:
+        if self._buses.get(kind) is bus:
+            del self._buses[kind]
+        return await load(list(bus.items))
 
     async def recent(self, key: Hashable, load: Callable[[], Awaitable[Value]], *, seconds_max: float) -> Value:
         """The value as it was at most so many seconds ago."""

@@ -116,24 +116,24 @@ class GraphQLHTTP:
         media_type = JSON
         try:
             media_type = negotiated(request.headers.get("accept"))
-            self._check_request(request)
-            viewer = await self._viewer(request)
-            ask, size = await _asked(request)
+            self.check_request(request)
+            viewer = await self.viewer_of(request)
+            ask, size = await asked(request)
         except Halted as halted:
-            return _response(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
+            return response_of(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
         except Refused as refused:
             # The request itself is malformed, so even a legacy client gets the status.
-            return _response(_noted(operation, refusal(refused)), STATUS[refused.code], media_type)
+            return response_of(_noted(operation, refusal(refused)), STATUS[refused.code], media_type)
         operation.viewer, operation.variables = viewer, ask.variables
         try:
             answer = await self._answer(ask, size, operation, is_get=request.method == "GET")
         except Halted as halted:
-            return _response(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
+            return response_of(_noted(operation, refusal(halted.refused)), halted.status, media_type, halted.headers)
         except Malformed as malformed:
             answer = malformed.answer
         except Refused as refused:
             answer = refusal(refused)
-        return _response(_noted(operation, answer), status_of(answer, media_type, self.status_edition), media_type)
+        return response_of(_noted(operation, answer), status_of(answer, media_type, self.status_edition), media_type)
 
     async def _answer(self, ask: Ask, size: int, operation: Operation, *, is_get: bool) -> Answer:
         viewer = operation.viewer
@@ -150,7 +150,8 @@ class GraphQLHTTP:
                     answer = await self.documents.execute(plan, ask.variables, context)
             return answer.costing(operation.cost)
 
-    def _check_request(self, request: Request) -> None:
+    def check_request(self, request: Request) -> None:
+        """Judge method, content type and site. Raises Halted or Refused."""
         if request.method not in ("GET", "POST"):
             raise Halted(405, bad_input("Use POST, or GET for queries."), {"allow": "GET, POST"})
         if request.method == "POST":
@@ -161,7 +162,8 @@ class GraphQLHTTP:
         ):
             raise Refused(ErrorCode.FORBIDDEN, "Queries by GET are not answered across sites.")
 
-    async def _viewer(self, request: Request) -> Viewer:
+    async def viewer_of(self, request: Request) -> Viewer:
+        """The bearer of the request's token. Raises Halted with 401."""
         try:
             return await self.authenticate(token_of(request.headers.get("authorization")))
         except ExpiredCredential:
@@ -220,7 +222,8 @@ def _noted(operation: Operation, answer: Answer) -> Answer:
     return answer
 
 
-def _response(answer: Answer, status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:
+def response_of(answer: Answer, status: int, media_type: str = JSON, headers: dict[str, str] | None = None) -> Response:
+    """An answer as JSON."""
     body = _encode(answer.body)
     response = Response(body, status, headers, media_type=f"{media_type}; charset=utf-8")
     if status in (429, 503):
@@ -240,19 +243,20 @@ def _check_content(request: Request) -> None:
 
 def _check_plan(plan: Plan, size: int, *, is_get: bool) -> None:
     if plan.kind is OperationType.SUBSCRIPTION:
-        raise Halted(400, bad_input("Subscriptions run over WebSocket (graphql-transport-ws), not over HTTP."))
+        raise Halted(400, bad_input("Subscriptions run over WebSocket (graphql-transport-ws) or as text/event-stream."))
     if is_get and plan.kind is not OperationType.QUERY:
         raise Halted(405, bad_input("Mutations need POST."), {"allow": "POST"})
     if size > BODY_BYTES_MAX and not plan.is_only_recording_in_bulk:
-        raise _too_large(BODY_BYTES_MAX)
+        raise too_large(BODY_BYTES_MAX)
 
 
-def _too_large(limit: int) -> Refused:
+def too_large(limit: int) -> Refused:
+    """The refusal of a body over a limit."""
     return Refused(ErrorCode.TOO_LARGE, f"The body is over {limit} bytes; only recordEvents may send {BULK_BYTES_MAX}.")
 
 
-async def _asked(request: Request) -> tuple[Ask, int]:
-    """Read the request and its size in bytes."""
+async def asked(request: Request) -> tuple[Ask, int]:
+    """Read the request and its size in bytes. Raises Refused, or Halted with 408."""
     if request.method == "GET":
         return _asked_by_get(request)
     raw = await _body(request)
@@ -279,14 +283,14 @@ async def _body(request: Request) -> bytes:
     """Read at most BULK_BYTES_MAX; what Content-Length says is believed only where it refuses."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > BULK_BYTES_MAX:
-        raise _too_large(BODY_BYTES_MAX)
+        raise too_large(BODY_BYTES_MAX)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > BULK_BYTES_MAX:
-                    raise _too_large(BODY_BYTES_MAX)
+                    raise too_large(BODY_BYTES_MAX)
     except TimeoutError:
         raise Halted(408, bad_input("The body did not arrive in time."), {"connection": "close"}) from None
     return bytes(body)

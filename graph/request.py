@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import strawberry
 
@@ -12,8 +12,14 @@ from db.pool import Pool
 from db.recorder import Recorder
 from db.trace import UNTRACED, Span, Tracer
 from db.wake import Wake
+from graph.audience import Audiences, Seat
 from graph.fanout import Fanout
+from graph.patrol import Patrol
+from graph.tokens import Place
 from rules.access import Viewer
+
+if TYPE_CHECKING:
+    from graph.streams import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,8 @@ class Engine:
     wake: Wake
     live: Live
     fanout: Fanout = field(default_factory=Fanout)
+    audiences: Audiences = field(default_factory=Audiences)
+    patrol: Patrol = field(default_factory=Patrol)
     tracer: Tracer = UNTRACED
 
 
@@ -39,6 +47,10 @@ class Context:
     traceparent: str | None = None  # W3C trace context, kept with what the operation records
     push: Span | None = None  # of the message that a subscription is delivering, where its change is traced
     now: datetime  # read once, so that every field of an answer is about the same moment
+    seat: Seat | None = None  # of a subscriber whose messages may be shared
+    enters_at: Place | None = None  # where a subscription goes on that an audience listens to
+    resumes_after: str | None = None  # the token of a client whose transport keeps it (Last-Event-ID)
+    told: "Told[Any] | None" = None  # what a subscription is delivering
     loaders: dict[Any, Any] = field(default_factory=dict)  # one operation's caches, by loader
 
     @property

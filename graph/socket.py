@@ -1,12 +1,14 @@
 """One socket of graphql-transport-ws: its messages, its operations, and the code it is closed with."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
-from graphql import OperationType
+from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from graph.answers import Answer, refusal
@@ -14,15 +16,16 @@ from graph.documents import Documents, Malformed
 from graph.frames import REASON_CHARACTERS_MAX, BadMessage, Close, id_of, message_of, operation_of, payload_of
 from graph.gate import Gate
 from graph.http import STATUS, correlation_of, token_of
+from graph.listening import BLOCKED_SECONDS_MAX, perform, sent_at_once
 from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused
-from graph.request import Engine, begin
+from graph.request import Engine
+from graph.scalars import write_moment
 from graph.telling import GONE, Operation, Tell
 from graph.wire import Ask, refuse_unstorable_text
 from rules.access import Viewer
 
 INIT_SECONDS_MAX = 10
 OPERATIONS_PER_SOCKET_MAX = 16
-BLOCKED_SECONDS_MAX = 30  # a peer that reads nothing for so long is gone, or is holding our memory
 FAREWELL_SECONDS_MAX = 1
 STOP_SECONDS_MAX = 5
 
@@ -43,10 +46,25 @@ class House(Protocol):
         """Count one more socket for a viewer, unless they have as many as they may."""
 
 
+class _Outlet:
+    """Where one operation's shared messages go: the same frame as its own, but for the id."""
+
+    def __init__(self, socket: "Socket", operation: Operation, operation_id: str) -> None:
+        self._socket = socket
+        self._operation = operation
+        self._head = f'{{"id":{_encode(operation_id).decode()},"type":"next","payload":'
+
+    def offer(self, answer: Answer, text: str, _token: str) -> bool:
+        """Splice the frame: nothing of it is encoded again."""
+        self._operation.answered(answer)
+        return self._socket.offer(f"{self._head}{text}}}")
+
+
 class Socket:
     """One connection. The reader handles messages in order; each operation is a task that pulls at its own pace."""
 
-    def __init__(self, websocket: WebSocket, house: House) -> None:
+    def __init__(self, websocket: WebSocket, send: Send, house: House) -> None:
+        self._send_frame = send  # as the server gave it: thousands of frames a second need no second look
         self.viewer: Viewer | None = None
         self._websocket = websocket
         self._house = house
@@ -56,6 +74,11 @@ class Socket:
         self._verdict: asyncio.Future[tuple[Close, str]] = asyncio.get_running_loop().create_future()
         self._correlation = correlation_of(websocket.headers.get("x-request-id"))
         self._expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def operations(self) -> int:
+        """How many operations run."""
+        return len(self._operations)
 
     def close(self, code: Close, reason: str) -> None:
         """Decide the end of the socket; the first verdict stands, and `run` carries it out."""
@@ -123,8 +146,7 @@ class Socket:
             case "connection_init":
                 await self._init(payload_of(message))
             case "ping":
-                payload = payload_of(message)
-                await self._send({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
+                await self._pong(payload_of(message))
             case "pong":
                 payload_of(message)
             case "subscribe":
@@ -141,9 +163,8 @@ class Socket:
             self.close(Close.TOO_MANY_INITS, "Too many initialisation requests")
             return
         self._has_init = True
-        sent = {str(key).lower(): value for key, value in (payload or {}).items()}
         # Browsers cannot set headers on a socket, so the payload carries the token; other clients may use either.
-        authorization = sent.get("authorization") or self._websocket.headers.get("authorization")
+        authorization = _authorization(payload) or self._websocket.headers.get("authorization")
         try:
             viewer = await self._house.authenticate(token_of(authorization))
         except ExpiredCredential:
@@ -158,10 +179,46 @@ class Socket:
             self.close(Close.TRY_AGAIN_LATER, "Too many sockets")
             return
         self.viewer = viewer
-        seconds = (viewer.expires_at - self._house.engine.clock()).total_seconds()
+        self._expire(viewer.expires_at)
+        await self._send({"type": "connection_ack"})
+
+    def _expire(self, moment: datetime) -> None:
+        if self._expiry:
+            self._expiry.cancel()
+        seconds = (moment - self._house.engine.clock()).total_seconds()
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_later(max(0.0, seconds), self.close, Close.EXPIRED, "Token expired")
-        await self._send({"type": "connection_ack"})
+
+    async def _pong(self, payload: dict[str, Any] | None) -> None:
+        """Answer a ping with what it brought; one that brings a credential renews that of the socket (0017)."""
+        authorization = _authorization(payload)
+        if authorization is None:
+            await self._send({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
+        elif (told := await self._renewed(authorization)) is not None:
+            await self._send({"type": "pong", "payload": told})
+
+    async def _renewed(self, authorization: Any) -> dict[str, Any] | None:
+        """What is told of a fresh credential; None where it ends the socket. No stream notices."""
+        viewer = self.viewer
+        if viewer is None:
+            self.close(Close.UNAUTHORIZED, "Unauthorized")
+            return None
+        try:
+            fresh = await self._house.authenticate(token_of(authorization))
+        except ExpiredCredential:
+            # The one before still holds: a client whose clock is slow may send the next one.
+            expires_at = write_moment(viewer.expires_at)
+            return {"authorized": False, "code": ErrorCode.UNAUTHENTICATED, "expiresAt": expires_at}
+        except BadCredential:
+            self.close(Close.UNAUTHORIZED, "Unauthorized")
+            return None
+        # Streams were opened with the rights of the first credential: another person, or other rights, begin anew.
+        if replace(fresh, expires_at=viewer.expires_at) != viewer:
+            self.close(Close.UNAUTHORIZED, "The credential is of another viewer, or of other rights")
+            return None
+        self.viewer = fresh
+        self._expire(fresh.expires_at)
+        return {"authorized": True, "expiresAt": write_moment(fresh.expires_at)}
 
     async def _subscribe(self, operation_id: str, ask: Ask, text: str) -> None:
         if self.viewer is None:
@@ -193,8 +250,9 @@ class Socket:
         )
         try:
             refuse_unstorable_text(text, ask.variables)
-            async with aclosing(self._answers(ask, operation)) as answers:
-                async for answer in answers:
+            outlet = _Outlet(self, operation, operation_id)
+            async with aclosing(perform(self._house, ask, operation, outlet)) as answers:
+                async for answer, _ in answers:
                     if self._operations.get(operation_id) is not me:
                         return  # completed by the client meanwhile
                     operation.answered(answer)
@@ -220,32 +278,13 @@ class Socket:
                 operation.status = STATUS[ErrorCode(min(operation.codes))]
             operation.finish(self._house.tell)
 
-    async def _answers(self, ask: Ask, operation: Operation) -> AsyncGenerator[Answer]:
-        house, viewer = self._house, operation.viewer
-        assert viewer is not None, "a socket operates for the viewer it was acknowledged to"
-        async with house.gate.passing():
-            operation.plan = plan = house.gate.planned(house.documents, ask, viewer)
-            if plan.kind is OperationType.MUTATION:
-                # A mutation is retried by its sender when no answer comes. On a socket the answer may be lost in a
-                # queue behind live events, and size limits, statuses and Retry-After of HTTP do not exist.
-                raise Refused(ErrorCode.BAD_INPUT, "Mutations are not run over WebSocket; send them by HTTP POST.")
-            operation.cost = house.gate.charge(plan, ask.variables, viewer)
-            context = begin(house.engine, viewer, self._correlation)
-            if plan.kind is OperationType.QUERY:
-                answer = (await house.documents.execute(plan, ask.variables, context)).costing(operation.cost)
-        # Outside the gate: a subscription lives for hours, and the next reader of an answer may be slow.
-        if plan.kind is OperationType.QUERY:
-            yield answer
-            return
-        async with aclosing(house.documents.subscribe(plan, ask.variables, context)) as answers:
-            async for answer in answers:
-                try:
-                    yield answer
-                finally:
-                    if context.push is not None:  # the message was handed to the connection, or its reader left
-                        context.push.rename(f"push {plan.root.removeprefix('subscription ')}")
-                        context.push.end()
-                        context.push = None
+    def offer(self, message: str) -> bool:
+        """Send one frame if there is room for it at once; False sends nothing."""
+        if self._verdict.done():
+            return False
+        is_sent = sent_at_once(self._send_frame({"type": "websocket.send", "text": message}))
+        self._house.messages += is_sent
+        return is_sent
 
     async def _fail(self, operation_id: str, answer: Answer) -> None:
         # `error` is itself the last message of an operation: the protocol allows no `complete` after it.
@@ -268,3 +307,8 @@ class Socket:
         except TimeoutError:
             self.close(Close.TRY_AGAIN_LATER, "Slow consumer")
             raise WebSocketDisconnected from None
+
+
+def _authorization(payload: dict[str, Any] | None) -> Any:
+    """The credential that a payload carries, under a name spelled like a header's."""
+    return next((value for key, value in (payload or {}).items() if str(key).lower() == "authorization"), None)

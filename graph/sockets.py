@@ -1,8 +1,10 @@
-"""The street side of GraphQL over WebSocket: who may connect, how many, and how all are sent home at shutdown."""
+"""The street side of live connections: who may connect, how many, and how all are sent home at shutdown."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.responses import Response
@@ -24,8 +26,23 @@ SOCKET_SECONDS_MAX = 12 * 3600  # then its client comes back, perhaps to another
 SOCKETS_MAX = 20_000  # of one process, at 25 KB each; strangers hold one for at most INIT_SECONDS_MAX
 
 
+class Connection(Protocol):
+    """A socket or an event stream; its viewer is set once it counts as one of theirs."""
+
+    @property
+    def viewer(self) -> Viewer | None:
+        """Whose it is."""
+
+    @property
+    def operations(self) -> int:
+        """How many operations run on it."""
+
+    def close(self, code: Close, reason: str) -> None:
+        """Decide its end."""
+
+
 class GraphQLSockets:
-    """The ASGI endpoint of WebSocket /graphql; it knows every socket that is open.
+    """The ASGI endpoint of WebSocket /graphql; it knows every socket and event stream that is open.
 
     `allowed_origins` are other sites whose pages may connect; pages of the service's own host always may.
     """
@@ -47,7 +64,7 @@ class GraphQLSockets:
         self.tell = tell
         self.messages = 0  # answers sent, over all sockets that ever were
         self.allowed_origins = frozenset(allowed_origins)
-        self.open: set[Socket] = set()
+        self.open: set[Connection] = set()
         self._of_viewer: Counter[tuple[int, str]] = Counter()
         self._is_closing = False
         self._changed = asyncio.Condition()
@@ -63,24 +80,34 @@ class GraphQLSockets:
             await websocket.close(Close.UNACCEPTABLE_SUBPROTOCOL, "Subprotocol not acceptable")
             return
         await websocket.accept(subprotocol=PROTOCOL)
-        socket = Socket(websocket, self)
-        if self._is_closing:
-            socket.close(Close.RESTARTING, "Service restarting")
-        elif len(self.open) >= SOCKETS_MAX:
-            socket.close(Close.TRY_AGAIN_LATER, "Too many sockets")
-        self.open.add(socket)
-        loop = asyncio.get_running_loop()
-        end = loop.call_later(SOCKET_SECONDS_MAX, socket.close, Close.RESTARTING, "Time to reconnect")
-        try:
+        socket = Socket(websocket, send, self)
+        async with self.holding(socket):
             await socket.run()
+
+    @asynccontextmanager
+    async def holding(self, connection: Connection) -> AsyncIterator[None]:
+        """Count a live connection as open for the length of the block; where there is no room it is closed at once."""
+        if self._is_closing:
+            connection.close(Close.RESTARTING, "Service restarting")
+        elif len(self.open) >= SOCKETS_MAX:
+            connection.close(Close.TRY_AGAIN_LATER, "Too many sockets")
+        self.open.add(connection)
+        loop = asyncio.get_running_loop()
+        end = loop.call_later(SOCKET_SECONDS_MAX, connection.close, Close.RESTARTING, "Time to reconnect")
+        try:
+            yield
         finally:
             end.cancel()
-            self.open.discard(socket)
-            if socket.viewer:
-                self._of_viewer[_key(socket.viewer)] -= 1
-                self._of_viewer += Counter()  # drops the zeros, so that the counter never outgrows the open sockets
+            self.open.discard(connection)
+            if connection.viewer:
+                self._let_go(connection.viewer)
             async with self._changed:
                 self._changed.notify_all()
+
+    @property
+    def operations(self) -> int:
+        """How many operations run over all open sockets: subscriptions, nearly all of them."""
+        return sum(socket.operations for socket in self.open)
 
     def admit(self, viewer: Viewer) -> bool:
         """Count one more socket for a viewer, unless they have as many as they may."""
@@ -88,6 +115,11 @@ class GraphQLSockets:
             return False
         self._of_viewer[_key(viewer)] += 1
         return True
+
+    def _let_go(self, viewer: Viewer) -> None:
+        self._of_viewer[_key(viewer)] -= 1
+        if not self._of_viewer[_key(viewer)]:
+            del self._of_viewer[_key(viewer)]  # the counter never outgrows the open sockets
 
     def close_viewer(self, tenant: int, key: str, code: Close, reason: str) -> None:
         """Send one viewer's sockets home: after logout, or when a right was withdrawn."""

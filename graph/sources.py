@@ -1,6 +1,6 @@
 """What each subscription follows: where its changes are read, in which order, and who may be told of them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import strawberry
 
@@ -10,7 +10,8 @@ from db.changes import ChangedStanding, RecordedEvent, RiskTransition
 from db.classrooms import ClassroomRow, classrooms_of_keys
 from db.freshness import Freshness
 from db.pool import Connection, tenant_transaction
-from db.visibility import ClassroomTies, StudentTies
+from db.visibility import Followers
+from graph.audience import Right, Ties
 from graph.dashboards import Dashboard, dashboard_of
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context
@@ -18,6 +19,7 @@ from graph.standings import key_of
 from graph.streams import Stream
 from graph.tokens import Cursor, StreamName
 from rules.access import (
+    Viewer,
     may_follow_job,
     may_subscribe_class_mastery,
     may_subscribe_dashboard,
@@ -37,7 +39,7 @@ def risk_stream(context: Context, key: str) -> Stream[RiskTransition]:
     return Stream(
         name=StreamName("riskFlagChanged", tenant, "classroom", key),
         topic=(tenant, "classroom", key),
-        is_allowed=_right_to_classroom(context, key, may_subscribe_risk),
+        right=Right(_classroom_ties(context, key), _taught(may_subscribe_risk)),
         position=changes.risk_position,
         read=read,
         place=lambda row: Cursor(row.no),
@@ -63,10 +65,14 @@ def _student_mastery_stream(context: Context, key: str) -> Stream[ChangedStandin
     async def read(connection: Connection, cursor: Cursor) -> Sequence[ChangedStanding]:
         return await changes.student_standings(connection, tenant, key, after=cursor.bound)
 
+    def admits(viewer: Viewer, followers: Followers) -> bool:
+        is_linked, is_taught = viewer.key in followers.guardians, viewer.key in followers.teachers
+        return may_subscribe_mastery(viewer, key, is_linked=is_linked, is_taught=is_taught)
+
     return Stream(
         name=StreamName("masteryChanged", tenant, "student", key),
         topic=(tenant, "student", key),
-        is_allowed=_right_to_student(context, key),
+        right=Right(_student_ties(context, key), admits),
         position=changes.student_position,
         read=read,
         place=lambda row: Cursor(row.student_change, (row.classroom, row.mastery.concept.key)),
@@ -84,9 +90,10 @@ def _class_mastery_stream(context: Context, key: str) -> Stream[ChangedStanding]
     return Stream(
         name=StreamName("masteryChanged", tenant, "classroom", key),
         topic=(tenant, "classroom", key),
-        is_allowed=_right_to_classroom(context, key, may_subscribe_class_mastery),
+        right=Right(_classroom_ties(context, key), _taught(may_subscribe_class_mastery)),
         position=changes.classroom_position,
         read=read,
+        read_many=changes.many_classroom_standings,
         place=lambda row: Cursor(row.class_change, (row.student, row.mastery.concept.key)),
         is_state=True,
         is_in_snapshot=lambda row: row.has_trace,
@@ -107,7 +114,7 @@ def dashboard_stream(context: Context, key: str) -> Stream[Dashboard]:
     return Stream(
         name=StreamName("dashboardChanged", tenant, "classroom", key),
         topic=(tenant, "classroom", key),
-        is_allowed=_right_to_classroom(context, key, may_subscribe_dashboard),
+        right=Right(_classroom_ties(context, key), _taught(may_subscribe_dashboard)),
         position=changes.classroom_position,
         read=read,
         finish=finish,
@@ -127,7 +134,7 @@ def event_stream(context: Context, key: str) -> Stream[RecordedEvent]:
     return Stream(
         name=StreamName("eventRecorded", tenant, "classroom", key),
         topic=(tenant, "recorded", key),
-        is_allowed=_right_to_classroom(context, key, may_subscribe_events),
+        right=Right(_classroom_ties(context, key), _taught(may_subscribe_events)),
         position=changes.log_position,
         read=read,
         place=lambda row: Cursor(row.event.seq),
@@ -146,14 +153,13 @@ def job_stream(context: Context, key: str) -> Stream[Job]:
     async def read(connection: Connection, _cursor: Cursor) -> Sequence[Job]:
         return list((await background.of_keys(connection, tenant, [key])).values())
 
-    async def is_allowed(seconds_max: float) -> bool:
-        job = await context.engine.fanout.recent(("job", tenant, key), load, seconds_max=seconds_max)
-        return job is not None and may_follow_job(context.viewer, job.requested_by)
+    async def ties(seconds_max: float) -> Job | None:
+        return await context.engine.fanout.recent(("job", tenant, key), load, seconds_max=seconds_max)
 
     return Stream(
         name=StreamName("jobProgressed", tenant, "job", key),
         topic=(tenant, "job", key),
-        is_allowed=is_allowed,
+        right=Right(ties, lambda viewer, job: may_follow_job(viewer, job.requested_by)),
         position=changes.job_position,
         read=read,
         place=lambda row: Cursor(row.change_no),
@@ -162,37 +168,34 @@ def job_stream(context: Context, key: str) -> Stream[Job]:
     )
 
 
-def _right_to_classroom(context: Context, key: str, may: Callable[..., bool]) -> Callable[[float], Awaitable[bool]]:
-    viewer = context.viewer
+def _classroom_ties(context: Context, key: str) -> Ties:
+    tenant, fanout = context.viewer.tenant, context.engine.fanout
 
-    async def load() -> ClassroomTies | None:
-        async with tenant_transaction(context.pool, viewer.tenant, read_only=True) as connection:
-            now = context.engine.clock()
-            found = await visibility.of_classrooms(connection, viewer.tenant, [key], viewer=viewer.key, now=now)
-        return found.get(key)
+    async def load(keys: Sequence[str]) -> Mapping[str, Followers]:
+        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
+            return await visibility.followers_of_classrooms(connection, tenant, keys, context.engine.clock())
 
-    async def is_allowed(seconds_max: float) -> bool:
-        remembered = ("classroom", viewer.tenant, viewer.key, key)
-        ties = await context.engine.fanout.recent(remembered, load, seconds_max=seconds_max)
-        return ties is not None and may(viewer, is_taught=ties.is_teacher)
+    async def load_one() -> Followers | None:
+        return await fanout.together(("followers", tenant), key, load)
 
-    return is_allowed
+    async def ties(seconds_max: float) -> Followers | None:
+        return await fanout.recent(("classroom", tenant, key), load_one, seconds_max=seconds_max)
+
+    return ties
 
 
-def _right_to_student(context: Context, key: str) -> Callable[[float], Awaitable[bool]]:
-    viewer = context.viewer
+def _student_ties(context: Context, key: str) -> Ties:
+    tenant = context.viewer.tenant
 
-    async def load() -> StudentTies | None:
-        async with tenant_transaction(context.pool, viewer.tenant, read_only=True) as connection:
-            now = context.engine.clock()
-            found = await visibility.of_students(connection, viewer.tenant, [key], viewer=viewer.key, now=now)
-        return found.get(key)
+    async def load() -> Followers | None:
+        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
+            return await visibility.followers_of_student(connection, tenant, key, context.engine.clock())
 
-    async def is_allowed(seconds_max: float) -> bool:
-        remembered = ("student", viewer.tenant, viewer.key, key)
-        ties = await context.engine.fanout.recent(remembered, load, seconds_max=seconds_max)
-        return ties is not None and may_subscribe_mastery(
-            viewer, key, is_linked=ties.is_linked, is_taught=ties.is_taught
-        )
+    async def ties(seconds_max: float) -> Followers | None:
+        return await context.engine.fanout.recent(("student", tenant, key), load, seconds_max=seconds_max)
 
-    return is_allowed
+    return ties
+
+
+def _taught(may: Callable[..., bool]) -> Callable[[Viewer, Followers], bool]:
+    return lambda viewer, followers: may(viewer, is_taught=viewer.key in followers.teachers)

@@ -1,7 +1,7 @@
 """Following one class or student: wait, read what changed past a position, deliver, go on; the position is the queue.
 
 Every stream registers its wake-up before it reads, so that no change falls between; a wake-up that was lost costs at
-most the slow check. Nothing waits in memory for a slow reader, and no connection is held while one reads.
+most a round of the patrol. Nothing waits in memory for a slow reader, and no connection is held while one reads.
 """
 
 import asyncio
@@ -15,19 +15,21 @@ from typing import Any, Generic, TypeVar
 
 import strawberry
 
+from db import changes
 from db.changes import PAGE, Position
 from db.freshness import BY_INDEX, Freshness
-from db.live import SLOW_CHECK_SECONDS, Topic
+from db.live import Topic, Watch
 from db.pool import LOST, Connection, tenant_transaction
+from graph.audience import DELIVERY_RIGHT_SECONDS, IDLE_RIGHT_SECONDS, Right
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context
-from graph.tokens import Cursor, StreamName
+from graph.tokens import Cursor, Place, StreamName
 
-DELIVERY_RIGHT_SECONDS = 2.0  # a right that was withdrawn ends the deliveries within this
-IDLE_RIGHT_SECONDS = 3.5  # with the slow check, an idle stream is judged again at least every 5 s
 STATE_PAUSE_SECONDS = 0.1  # a stream of state tells the newest at most this often
 PATIENCE_SECONDS = 30.0  # how long a stream outlives Postgres; then the client resumes elsewhere
 RETRY_SECONDS = 0.25
+IDLE_WAIT_SECONDS = 1.0
+LOOK_AFTER_WAITS = 15
 
 Row = TypeVar("Row")
 Value = TypeVar("Value")
@@ -55,9 +57,10 @@ class LiveMessageKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Told(Generic[Row]):
-    """One message on its way to one client."""
+    """One message on its way to its clients."""
 
     kind: LiveMessageKind
+    place: Place
     token: str
     point: Freshness
     row: Row | None = None
@@ -78,14 +81,16 @@ class Page(Generic[Row]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream(Generic[Row]):
-    """What is followed, and how it is read. `place` says where a row stands; `is_allowed` asks for the right again."""
+    """What is followed, and how it is read. `place` says where a row stands; `right` is judged again and again."""
 
     name: StreamName
     topic: Topic
-    is_allowed: Callable[[float], Awaitable[bool]]
+    right: Right
     position: Callable[[Connection, int, str, datetime], Awaitable[Position]]
     read: Callable[[Connection, Cursor], Awaitable[Sequence[Any]]]  # within the transaction that read the position
     place: Callable[[Row], Cursor]
+    # The same for many classes past whole changes, where many move at once; their positions are those of classes.
+    read_many: Callable[[Connection, int, Sequence[tuple[str, int]]], Awaitable[list[list[Row]]]] | None = None
     is_state: bool
     is_in_snapshot: Callable[[Row], bool] = lambda row: True
     finish: Callable[[Sequence[Any], Freshness], Awaitable[Sequence[Row]]] | None = None  # makes rows of what was read
@@ -95,31 +100,73 @@ class Stream(Generic[Row]):
 
 async def follow(context: Context, stream: Stream[Row], after: str | None) -> AsyncGenerator[Told[Row], None]:
     """All that a client is told, from its token (or from now) until it leaves or loses the right. Raises Refused."""
-    async with context.engine.live.watching([stream.topic]) as watch:
-        await _judge(stream, seconds_max=0)
-        resumed = None if after is None else stream.name.read(after)
-        position = await _position(context, stream)
-        cursor, first = _entrance(stream, position, resumed)
+    async with context.engine.patrol.watching(context.engine, stream.topic) as watch:
+        teller, first = await _enter(context, stream, after)
         if first is not None:
-            yield Told(first, stream.name.write(position.epoch, cursor), position.point)
-        teller = _Teller(stream, position.epoch, cursor)
+            context.told = first
+            yield first
         loop = asyncio.get_running_loop()
+        is_shared = False
         while True:
             read_at = loop.time()
             rung = watch.take_traceparent()  # before the read: what rings later belongs to the next one
             page = await _patiently(partial(_page, context, stream, teller.epoch, teller.cursor))
             for told in teller.tell(page):
                 await asyncio.sleep(0)  # a socket with room never waits: a long snapshot must let the others in
-                await _patiently(partial(_judge, stream, seconds_max=DELIVERY_RIGHT_SECONDS))
+                await _patiently(partial(_judge, context, stream, seconds_max=DELIVERY_RIGHT_SECONDS))
                 _trace(context, stream, told, rung)
+                context.told = told
                 yield told
             if page.is_full:
                 continue
-            # Jittered, so that the slow checks of thousands of sockets do not come at once.
-            await watch.moved(seconds_max=SLOW_CHECK_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
-            await _patiently(partial(_judge, stream, seconds_max=IDLE_RIGHT_SECONDS))
-            if stream.is_state:
+            # One round alone after each one shared, so that an audience that fails at once is not tried in a circle.
+            is_shared = (not is_shared and await _share(context, stream, teller)) or await _wait(
+                context, stream, teller, watch
+            )
+            if stream.is_state and not is_shared:
                 await asyncio.sleep(max(0.0, read_at + STATE_PAUSE_SECONDS - loop.time()))
+
+
+async def _enter(context: Context, stream: Stream[Row], after: str | None) -> tuple["_Teller[Row]", Told[Row] | None]:
+    """Where a client comes in, and what it is told of that."""
+    if context.enters_at is not None:  # for an audience whose members stand there: nothing is to be asked or told
+        await _judge(context, stream, seconds_max=DELIVERY_RIGHT_SECONDS)
+        return _Teller(stream, *context.enters_at), None
+    await _judge(context, stream, seconds_max=0)
+    after = context.resumes_after or after
+    resumed = None if after is None else stream.name.read(after)
+    position = await _position(context, stream)
+    cursor, kind = _entrance(stream, position, resumed)
+    teller = _Teller(stream, position.epoch, cursor)
+    return teller, None if kind is None else teller.message(kind, position.point)
+
+
+async def _wait(context: Context, stream: Stream[Row], teller: "_Teller[Row]", watch: Watch) -> bool:
+    """Wait for news, judged again meanwhile; True where the news came while others listened too."""
+    # The patrol rings for what no message told; looking all the same costs little and trusts nobody.
+    for _ in range(LOOK_AFTER_WAITS):
+        # Jittered, so that thousands of idle streams do not wake at once.
+        is_news = await watch.moved(seconds_max=IDLE_WAIT_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
+        await _patiently(partial(_judge, context, stream, seconds_max=IDLE_RIGHT_SECONDS))
+        if is_news:
+            break
+        if await _share(context, stream, teller):
+            return True
+    return False
+
+
+async def _share(context: Context, stream: Stream[Row], teller: "_Teller[Row]") -> bool:
+    """Hear with others what is told next, as long as the client keeps up and may; False where it is to go on alone.
+
+    The client has been told all there is, so its place is a whole change.
+    """
+    if context.seat is None:
+        return False
+    place = await context.seat.hear(stream.name, (teller.epoch, teller.cursor), stream.right)
+    if place is None:
+        return False
+    teller.epoch, teller.cursor = place
+    return True
 
 
 def _trace(context: Context, stream: Stream[Row], told: Told[Row], rung: str | None) -> None:
@@ -164,7 +211,7 @@ class _Teller(Generic[Row]):
         point = page.position.point
         if _is_lost(page.position, self.epoch, self.cursor):
             self.epoch, self.cursor = page.position.epoch, Cursor(page.position.no)
-            return [self._message(LiveMessageKind.RESYNC, point)]
+            return [self.message(LiveMessageKind.RESYNC, point)]
         if page.rows is None:
             return []
         told: list[Told[Row]] = []
@@ -176,7 +223,7 @@ class _Teller(Generic[Row]):
             self.cursor = replace(place, snapshot=self.cursor.snapshot)
             if not is_snapshot or self.stream.is_in_snapshot(row):
                 kind = LiveMessageKind.SNAPSHOT if is_snapshot else LiveMessageKind.CHANGE
-                told.append(self._message(kind, point, row))
+                told.append(self.message(kind, point, row))
         if not page.is_full:
             if self.cursor.snapshot:
                 told.append(self._end_snapshot(point))
@@ -186,10 +233,10 @@ class _Teller(Generic[Row]):
 
     def _end_snapshot(self, point: Freshness) -> Told[Row]:
         self.cursor = Cursor(self.cursor.snapshot)
-        return self._message(LiveMessageKind.READY, point)
+        return self.message(LiveMessageKind.READY, point)
 
-    def _message(self, kind: LiveMessageKind, point: Freshness, row: Row | None = None) -> Told[Row]:
-        return Told(kind, self.stream.name.write(self.epoch, self.cursor), point, row)
+    def message(self, kind: LiveMessageKind, point: Freshness, row: Row | None = None) -> Told[Row]:
+        return Told(kind, (self.epoch, self.cursor), self.stream.name.write(self.epoch, self.cursor), point, row)
 
 
 async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Cursor) -> Page[Row]:
@@ -204,7 +251,29 @@ async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Curso
             rows = await stream.read(connection, cursor)
         return Page(position, rows if stream.finish is None else await stream.finish(rows, position.point))
 
-    return await context.engine.fanout.shared((stream.name, epoch, cursor.bound), load)
+    fanout = context.engine.fanout
+    if stream.read_many is not None and cursor.place is None and cursor.no >= 0:
+        name = stream.name
+        kind, item = (name.subscription, name.tenant, name.kind), (name.key, epoch, cursor.no)
+        found = await fanout.together(kind, item, partial(_pages, context, stream))
+        assert found is not None, "every place has a page"
+        return found
+    return await fanout.shared((stream.name, epoch, cursor.bound), load)
+
+
+async def _pages(
+    context: Context, stream: Stream[Row], places: Sequence[tuple[str, int, int]]
+) -> dict[tuple[str, int, int], Page[Row]]:
+    """What stands past whole changes (class, epoch, number) of many classes, in two statements."""
+    tenant, now = stream.name.tenant, context.engine.clock()
+    assert stream.read_many is not None, "this stream reads one by one"
+    async with tenant_transaction(context.pool, tenant, read_only=True, settings=BY_INDEX) as connection:
+        keys = [key for key, _, _ in places]
+        positions = dict(zip(places, await changes.classroom_positions(connection, tenant, keys, now), strict=True))
+        moved = [place for place in places if (positions[place].epoch, positions[place].no) != place[1:]]
+        rows = await stream.read_many(connection, tenant, [(key, no) for key, _, no in moved]) if moved else []
+    pages: dict[tuple[str, int, int], Page[Row]] = {place: Page(position) for place, position in positions.items()}
+    return pages | {place: Page(positions[place], found) for place, found in zip(moved, rows, strict=True)}
 
 
 async def _position(context: Context, stream: Stream[Any]) -> Position:
@@ -213,9 +282,9 @@ async def _position(context: Context, stream: Stream[Any]) -> Position:
         return await stream.position(connection, name.tenant, name.key, context.engine.clock())
 
 
-async def _judge(stream: Stream[Any], *, seconds_max: float) -> None:
+async def _judge(context: Context, stream: Stream[Any], *, seconds_max: float) -> None:
     """Let nobody through who has lost the right; a class of others and one that is not there are refused alike."""
-    if not await stream.is_allowed(seconds_max):
+    if not await stream.right.admits(context.viewer, seconds_max=seconds_max):
         message = f"There is no {stream.name.kind} with this key that you may follow."
         raise Refused(ErrorCode.FORBIDDEN, message, field=(f"{stream.name.kind}Id",))
 

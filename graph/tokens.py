@@ -3,7 +3,7 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,10 @@ class Cursor:
     def bound(self) -> tuple[int, str, str]:
         """What comes next stands strictly after this (no key is empty on both sides)."""
         return (self.no + 1, "", "") if self.place is None else (self.no, *self.place)
+
+
+Place: TypeAlias = tuple[int, Cursor]
+"""An epoch, and a cursor in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from db.recorder import Recorder
 from db.wake import Wake
 from graph.budgets import Budgets
 from graph.documents import Documents
+from graph.events import EventStreams
 from graph.gate import Gate
 from graph.http import GraphQLHTTP
 from graph.refusal import ErrorCode, Refused
@@ -135,7 +136,7 @@ class Api:
                 Route("/", self.about),
                 *self._page.routes,
                 *([] if sign_in is None else [sign_in.route]),
-                Route("/graphql", http, methods=None),
+                Route("/graphql", EventStreams(http, self.sockets), methods=None),
                 WebSocketRoute("/graphql", self.sockets),
                 Route("/health", self.health),
                 Route("/ready", self.ready),
@@ -205,7 +206,7 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "traceparent", "x-request-id"],
+            allow_headers=["authorization", "content-type", "last-event-id", "traceparent", "x-request-id"],
             expose_headers=["x-request-id", "retry-after"],
             max_age=600,
         )

@@ -145,7 +145,11 @@ class Metrics(Collector):
             yield _counter("wake_failures", "Wake-ups lost to Redis; the sweep finds the rows.", parts.wake.failures)
         if parts.sockets is not None:
             yield _gauge("websocket_connections_active", "Open WebSockets.", len(parts.sockets.open))
+            yield _gauge("websocket_operations_active", "Operations under way.", parts.sockets.operations)
             yield _counter("websocket_messages", "Answers sent over WebSockets.", parts.sockets.messages)
+            shared = parts.sockets.engine.audiences
+            yield _counter("live_shared_executions", "Messages executed for several subscribers.", shared.written)
+            yield _counter("live_shared_messages", "Of those, how often one was handed to one.", shared.handed)
         if parts.workplace is not None:
             yield from _folding(parts.workplace)
         if parts.sampling is not None:

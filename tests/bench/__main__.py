@@ -5,7 +5,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.bench import bulk, compiled, hostile, push, single
+from tests.bench import bulk, compiled, fanout, hostile, push, single
 from tests.bench.figures import FOLDER, Figures, machine, write
 
 BENCHES: dict[str, tuple[Callable[[str], Awaitable[Figures]], str]] = {
@@ -13,6 +13,7 @@ BENCHES: dict[str, tuple[Callable[[str], Awaitable[Figures]], str]] = {
     "compiled": (compiled.run, compiled.__doc__ or ""),
     "hostile": (hostile.run, hostile.__doc__ or ""),
     "push": (push.run, push.__doc__ or ""),
+    "fanout": (fanout.run, fanout.__doc__ or ""),
     "bulk": (bulk.run, bulk.__doc__ or ""),
 }
 

@@ -39,7 +39,7 @@ STEPS = {
         ("columns of the record statement", "db.evidence", "_columns"),
         ("results to payloads", "graph.recording", "answered"),
         ("payloads to answers", "graph.compiled", "Mutation.shown"),
-        ("write JSON", "graph.http", "_response"),
+        ("write JSON", "graph.http", "response_of"),
     ),
     "worker": (
         ("log rows to events", "db.facts", "event_of"),

@@ -128,6 +128,15 @@ class Service:
         # A backend that ended is counted by the postmaster, which waited for it.
         return found | {"postgres": _seconds([postgres, *_children(postgres)]), "valkey": _seconds([valkey])}
 
+    def pid(self, kind: str) -> int:
+        """The process of a kind."""
+        return self._processes[kind].pid
+
+    @property
+    def redis_url(self) -> str:
+        """Where hints are told."""
+        return self._servers.addresses.redis_url
+
     async def stop(self) -> None:
         """Stop api and worker in order, so that timed ones write what they counted."""
         for process in self._processes.values():

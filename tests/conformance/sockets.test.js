@@ -83,6 +83,34 @@ suite("graphql-transport-ws with the graphql-ws client", { timeout: 90_000 }, ()
     await client.dispose();
   });
 
+  test("a token renewed on the open socket: one connection, and its stream runs on", async () => {
+    let socket;
+    const pongs = [];
+    const client = connect(() => token({ seconds: 2 }), {
+      on: {
+        opened: (opened) => (socket = opened),
+        connected: () => {
+          client.heard.connections += 1;
+          const payload = { authorization: `Bearer ${token({ seconds: 3600 })}` };
+          socket.send(JSON.stringify({ type: "ping", payload }));
+        },
+        pong: (received, payload) => received && pongs.push(payload),
+        closed: ({ code }) => code !== 1000 && client.heard.closed.push(code),
+      },
+    });
+    const expiring = connect(() => token({ seconds: 2 }), { retryAttempts: 0 });
+    const stream = events(client);
+    await stream.next();
+    await once(expiring, EVENTS.replace("($classroom: ID!, $after: String)", "").replace("$classroom, after: $after", `"${CLASSROOM}"`))
+      .then(assert.fail, (error) => assert.equal(error.code, 4403)); // by now the first token of both has expired
+    await api.record("kept-1");
+    assert.equal((await stream.next()).activity.event.eventId, "kept-1");
+    assert.deepEqual(pongs.map(({ authorized }) => authorized), [true]);
+    assert.deepEqual(client.heard, { connections: 1, closed: [] });
+    await client.dispose();
+    await expiring.dispose();
+  });
+
   test("pings are answered, both ways round the same socket", async () => {
     const client = connect(() => token(), { keepAlive: 50, lazy: false });
     await client.hears("pong", 3);

@@ -223,6 +223,70 @@ async def test_a_token_that_expires_on_an_open_socket_closes_it_with_4403(toy: T
     assert toy.stage.running == 0
 
 
+async def renew(socket: ClientConnection, credential: Any, name: str = "authorization") -> Any:
+    """Send a fresh credential and hear what came of it."""
+    await tell(socket, type="ping", payload={name: credential})
+    return await heard(socket)
+
+
+@pytest.mark.feature("003-30", "C10")
+async def test_a_token_renewed_on_an_open_socket_lets_its_stream_run_on(toy: Toy) -> None:
+    nearly = {"authorization": f"Bearer {token(life=timedelta(seconds=1))}"}
+    async with toy.connect() as renewed, toy.connect() as left:
+        for socket in (renewed, left):
+            await tell(socket, type="connection_init", payload=nearly)
+            await heard(socket)
+        await tell(renewed, **asking())
+        await toy.stage.arrived.wait()
+
+        answer = await renew(renewed, f"Bearer {token(life=timedelta(hours=2))}", "Authorization")
+        assert await closed(left) == 4403  # by now the first token of both has expired
+
+        assert answer == {"type": "pong", "payload": {"authorized": True, "expiresAt": "2026-03-01T11:30:00Z"}}
+        assert toy.stage.running == 1
+        await subscribe(renewed, "2", "{ echo }")
+        assert (await heard(renewed))["payload"] == {"data": {"echo": ""}}
+
+
+@pytest.mark.feature("003-30", "C10")
+async def test_a_credential_that_came_too_late_is_told_and_the_present_one_holds(toy: Toy) -> None:
+    async with toy.session() as socket:
+        answer = await renew(socket, f"Bearer {token(life=timedelta(minutes=-1))}")
+        await subscribe(socket, "1", "{ echo }")
+
+        told = {"authorized": False, "code": "UNAUTHENTICATED", "expiresAt": "2026-03-01T10:30:00Z"}
+        assert answer == {"type": "pong", "payload": told}
+        assert (await heard(socket))["payload"] == {"data": {"echo": ""}}
+
+
+@pytest.mark.feature("003-30", "C10")
+@pytest.mark.parametrize(
+    "credential",
+    [
+        "", 1, "x", "Bearer x.y.z", {"a": 1},
+        f"Bearer {token(sub='somebody else')}", f"Bearer {token(Role.ADMIN)}",
+        f"Bearer {token(Role.TEACHER, Role.ADMIN)}",
+    ],
+)  # fmt: skip
+async def test_a_bad_credential_or_that_of_another_viewer_ends_the_socket_with_4401(toy: Toy, credential: Any) -> None:
+    async with toy.session() as socket:
+        await tell(socket, **asking())
+        await toy.stage.arrived.wait()
+        await tell(socket, type="ping", payload={"authorization": credential})
+        assert await closed(socket) == 4401
+    await toy.sockets.wait_until_open(0)
+    assert toy.stage.running == 0
+
+
+async def test_a_credential_before_init_closes_with_4401_and_is_not_sent_back(toy: Toy) -> None:
+    async with toy.connect() as socket:
+        await tell(socket, type="ping", payload={"authorization": f"Bearer {token()}"})
+        with pytest.raises(ConnectionClosed) as end:
+            await heard(socket)
+        assert end.value.rcvd is not None
+        assert end.value.rcvd.code == 4401
+
+
 async def test_subscribing_before_init_closes_with_4401(toy: Toy) -> None:
     async with toy.connect() as socket:
         await tell(socket, **asking("{ echo }"))

@@ -20,6 +20,7 @@ from websockets.typing import Subprotocol
 from graph.access import ANY_SCOPE, PEOPLE, allow
 from graph.budgets import Budgets
 from graph.documents import Documents
+from graph.events import EventStreams
 from graph.gate import Gate
 from graph.http import GraphQLHTTP
 from graph.refusal import ErrorCode, Refused
@@ -334,7 +335,9 @@ async def served(
     http = GraphQLHTTP(
         documents=documents, engine=means, authenticate=authenticate, gate=gate, status_edition=status_edition
     )
-    app = Starlette(routes=[Route("/graphql", http), WebSocketRoute("/graphql", sockets)])
+    app = Starlette(
+        routes=[Route("/graphql", EventStreams(http, sockets), methods=None), WebSocketRoute("/graphql", sockets)]
+    )
     server = _Server(uvicorn.Config(app, **UVICORN, lifespan="off", log_config=None))
     listener = listen("127.0.0.1", 0)
     running = asyncio.create_task(server.serve(sockets=[listener]))

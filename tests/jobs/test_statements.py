@@ -52,6 +52,7 @@ _INCIDENT = "a list for those who repair, newest first; an index by time would b
 WHOLE: dict[str, dict[str, str]] = {
     "background.UNFINISHED": {"job": "the partial index holds the unfinished ones alone, a hundred at most"},
     "changes.CLASSROOM_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
+    "changes.CLASSROOM_POSITIONS": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
     "changes.JOB_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
     "changes.LOG_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
     "changes.RISK_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},

@@ -16,7 +16,7 @@ from db.live import Live
 from db.pool import Pool
 from rules.evidence import Kind, LearningEvent
 from tests.support.events import graded, void
-from tests.support.listening import DASHBOARD, EVENTS, MASTERY, RISK, Desk, open_desk
+from tests.support.listening import DASHBOARD, EVENTS, MASTERY, RISK, Desk, Room, open_desk
 
 STUDENTS = ("s1", "s2")
 GLANCE_SECONDS = 0.04  # how long a client stays when nothing comes; wherever it is cut off, the law holds
@@ -62,11 +62,17 @@ class Client:
 
     async def glance(self, desk: Desk, *, at_most: int) -> None:
         """Resume, hear some messages, and lose the connection."""
-        listener = desk.listen(self.document, **self.subject, after=self.token)
+        # Not alone, and with little room: it hears by itself and with the other, in turns, as its place has it.
+        other = desk.share(self.document, **self.subject, after=self.token)
+        hearing = asyncio.ensure_future(other.answer())
+        listener = desk.share(self.document, **self.subject, after=self.token, room=Room(2))
         with suppress(TimeoutError):
             for _ in range(at_most):
                 self._keep(await listener.message(seconds_max=GLANCE_SECONDS))
         await listener.close()
+        hearing.cancel()
+        await asyncio.wait({hearing})
+        await other.close()
 
     async def start(self, desk: Desk) -> None:
         """Hear the first message."""

@@ -1,16 +1,19 @@
 """Listening to subscriptions as a client does: messages one by one, with a bound on the wait, cut and resumed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
+import msgspec
 import strawberry
 import uvicorn
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 from strawberry.schema.config import StrawberryConfig
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -22,8 +25,11 @@ from db.recorder import Recorder
 from graph.answers import Answer
 from graph.classrooms import ClassroomQuery
 from graph.documents import Documents
+from graph.events import EventStreams
 from graph.fanout import Fanout
 from graph.gate import Gate
+from graph.http import GraphQLHTTP
+from graph.listening import listen
 from graph.live import LiveSubscription
 from graph.request import Engine, begin
 from graph.scalars import SCALARS
@@ -32,7 +38,8 @@ from graph.students import StudentQuery
 from rules.access import Role, Scope, Viewer
 from rules.evidence import LearningEvent
 from server.identity import Identity, SharedSecret, mint
-from server.serving import UVICORN, listen
+from server.serving import UVICORN
+from server.serving import listen as listening_socket
 from tests.graph.toy import SECRET, heard, tell
 from tests.graph.toy import _Server as StartedServer
 from tests.rows.district import District, open_district
@@ -125,6 +132,45 @@ class Listener:
         await self._answers.aclose()
 
 
+class Room:
+    """An outlet with room for so many messages; it takes what is written, not what was meant."""
+
+    def __init__(self, places: int) -> None:
+        self.waiting: asyncio.Queue[Answer | None] = asyncio.Queue(maxsize=places)
+        self.offered: list[str] = []
+
+    def offer(self, answer: Answer, text: str, token: str) -> bool:
+        """As a socket does."""
+        if self.waiting.full():
+            return False
+        written = msgspec.json.decode(text)
+        (message,) = written["data"].values()
+        assert message["resumeToken"] == token
+        assert written == msgspec.json.decode(msgspec.json.encode(answer.body))
+        self.offered.append(text)
+        self.waiting.put_nowait(Answer(tuple(written.get("errors", ())), written["data"], is_executed=True))
+        return True
+
+
+async def _in(room: Room, own: AsyncGenerator[Answer]) -> AsyncGenerator[Answer]:
+    """What comes to one subscriber either way, in its order."""
+
+    async def pull() -> None:
+        async with aclosing(own):
+            async for answer in own:
+                await room.waiting.put(answer)
+        await room.waiting.put(None)
+
+    pulling = asyncio.create_task(pull())
+    try:
+        while (answer := await room.waiting.get()) is not None:
+            yield answer
+        await pulling
+    finally:
+        pulling.cancel()
+        await asyncio.wait({pulling})
+
+
 @dataclass
 class Desk:
     """A tenant with class 7b, its teacher, and ways to record, fold and listen."""
@@ -156,6 +202,13 @@ class Desk:
         context = begin(self.engine, by or self.viewer("teacher", Role.TEACHER), "test")
         return Listener(DOCUMENTS.subscribe(DOCUMENTS.plan(document, None), variables, context))
 
+    def share(self, document: str, *, by: Viewer | None = None, room: Room | None = None, **variables: Any) -> Listener:
+        """Subscribe as a socket does: what others hear too is executed once."""
+        context = begin(self.engine, by or self.viewer("teacher", Role.TEACHER), "test")
+        taken = room or Room(100)
+        plan = DOCUMENTS.plan(document, None)
+        return Listener(_in(taken, listen(DOCUMENTS, plan, variables, context, taken)))
+
     async def ask(self, document: str, **variables: Any) -> Any:
         """The data of a query by an admin."""
         context = begin(self.engine, self.viewer("admin", Role.ADMIN), "test")
@@ -175,29 +228,76 @@ class Desk:
         await self.mill.fold()
 
 
-@asynccontextmanager
-async def served(desk: Desk) -> AsyncIterator[Callable[..., AbstractAsyncContextManager[ClientConnection]]]:
-    """Run the desk's subscriptions behind real sockets; what it yields connects as somebody of the tenant."""
-    authenticate = Identity(SharedSecret(SECRET), clock=desk.mill.clock).viewer_of
-    sockets = GraphQLSockets(documents=DOCUMENTS, engine=desk.engine, authenticate=authenticate, gate=Gate())
-    app = Starlette(routes=[WebSocketRoute("/graphql", sockets)])
-    server = StartedServer(uvicorn.Config(app, **UVICORN, lifespan="off", log_config=None))
-    listener = listen("127.0.0.1", 0)
-    running = asyncio.create_task(server.serve(sockets=[listener]))
-    await server.ready.wait()
+@dataclass
+class Street:
+    """The desk's subscriptions behind real connections; call it to connect as somebody of the tenant."""
+
+    desk: Desk
+    port: int
+    buffer_bytes: int
+
+    def bearer(self, key: str, *roles: Role) -> str:
+        """A credential of an hour."""
+        life = timedelta(hours=1)
+        tenant, now = self.desk.mill.tenant, self.desk.mill.clock()
+        return f"Bearer {mint(SECRET, tenant=tenant, sub=key, roles=roles, now=now, life=life)}"
 
     @asynccontextmanager
-    async def session(key: str, *roles: Role) -> AsyncIterator[ClientConnection]:
-        life = timedelta(hours=1)
-        token = mint(SECRET, tenant=desk.mill.tenant, sub=key, roles=roles, now=desk.mill.clock(), life=life)
-        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/graphql"
-        async with connect(url, subprotocols=[Subprotocol(PROTOCOL)]) as socket:
-            await tell(socket, type="connection_init", payload={"authorization": f"Bearer {token}"})
-            assert await heard(socket) == {"type": "connection_ack"}
-            yield socket
+    async def __call__(self, key: str, *roles: Role) -> AsyncIterator[ClientConnection]:
+        """An acknowledged socket."""
+        plain = socket.create_connection(("127.0.0.1", self.port))
+        if self.buffer_bytes:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.buffer_bytes)
+        url = f"ws://127.0.0.1:{self.port}/graphql"
+        async with connect(url, sock=plain, subprotocols=[Subprotocol(PROTOCOL)], max_queue=1) as connection:
+            await tell(connection, type="connection_init", payload={"authorization": self.bearer(key, *roles)})
+            assert await heard(connection) == {"type": "connection_ack"}
+            yield connection
 
+    @asynccontextmanager
+    async def events(
+        self, who: str, role: Role, document: str, last_event_id: str | None = None, **variables: Any
+    ) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
+        """An event stream: the id and the message of each event."""
+        headers = {"authorization": self.bearer(who, role), "accept": "text/event-stream"}
+        named = {} if last_event_id is None else {"last-event-id": last_event_id}
+        body = {"query": document, "variables": variables}
+        url = f"http://127.0.0.1:{self.port}/graphql"
+        async with (
+            httpx.AsyncClient(timeout=WAIT_SECONDS_MAX) as client,
+            client.stream("POST", url, json=body, headers=headers | named) as response,
+        ):
+            yield _messages(response)
+
+
+async def _messages(response: httpx.Response) -> AsyncIterator[tuple[str, Any]]:
+    fields: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        name, _, value = line.partition(": ")
+        if line:
+            fields[name] = value
+        elif "data" in fields:
+            (message,) = msgspec.json.decode(fields["data"])["data"].values()
+            yield fields["id"], message
+            fields = {}
+
+
+@asynccontextmanager
+async def served(desk: Desk, *, buffer_bytes: int = 0) -> AsyncIterator[Street]:
+    """Run the desk's subscriptions; `buffer_bytes` leaves the kernel little room for what nobody reads."""
+    authenticate = Identity(SharedSecret(SECRET), clock=desk.mill.clock).viewer_of
+    means: dict[str, Any] = {"documents": DOCUMENTS, "engine": desk.engine, "authenticate": authenticate}
+    sockets = GraphQLSockets(**means, gate=Gate())
+    streams = EventStreams(GraphQLHTTP(**means, gate=Gate()), sockets)
+    app = Starlette(routes=[Route("/graphql", streams, methods=None), WebSocketRoute("/graphql", sockets)])
+    server = StartedServer(uvicorn.Config(app, **UVICORN, lifespan="off", log_config=None))
+    listener = listening_socket("127.0.0.1", 0)
+    if buffer_bytes:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    await server.ready.wait()
     try:
-        yield session
+        yield Street(desk, listener.getsockname()[1], buffer_bytes)
     finally:
         await sockets.shut()
         server.should_exit = True

@@ -1,4 +1,5 @@
-// Builds ../built from this folder: types of the documents, one script, one style sheet. `make pages` runs it.
+// Builds ../built from this folder: types of the documents, one script, one style sheet. `make pages` runs it;
+// another folder may be named, to compare.
 // Documents are shipped as their ids only; the server knows the texts (trusted documents).
 import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -9,6 +10,7 @@ import { buildSchema, parse, printSchema } from "graphql";
 
 const here = new URL("./", import.meta.url);
 const at = (path) => new URL(path, here).pathname;
+const target = process.argv[2] ?? at("../built");
 const schema = parse(printSchema(buildSchema(readFileSync(at("../../../schema.graphql"), "utf8"))));
 const SCALARS = { DateTime: "string", Date: "string", Seq: "string" };
 
@@ -47,7 +49,7 @@ writeFileSync(at("src/generated/documents.ts"), `${trusted}${lines.join("\n")}\n
 
 await build({
   entryPoints: { live: at("src/main.tsx") },
-  outdir: at("../built"),
+  outdir: target,
   bundle: true,
   minify: true,
   format: "esm",
@@ -58,4 +60,4 @@ await build({
   define: { "process.env.NODE_ENV": '"production"' },
   logLevel: "warning",
 });
-for (const name of ["index.html", "favicon.svg"]) copyFileSync(at(`src/${name}`), at(`../built/${name}`));
+for (const name of ["index.html", "favicon.svg"]) copyFileSync(at(`src/${name}`), `${target}/${name}`);

@@ -4,6 +4,8 @@ import { type Answer, ask, Refusal } from "./api";
 import {
   ActivityStream,
   AtRisk,
+  Check,
+  type CheckQuery,
   ClassMastery,
   ClassPage,
   type ClassPageQuery,
@@ -21,6 +23,7 @@ export const URGENCY: Record<Severity, number> = { HIGH: 3, MEDIUM: 2, LOW: 1 };
 
 type Found = NonNullable<ClassPageQuery["classroom"]>;
 type Board = NonNullable<Found["dashboard"]>;
+type Checked = NonNullable<NonNullable<CheckQuery["classroom"]>["dashboard"]>;
 type Line = NonNullable<Board["atRisk"]>["nodes"][number];
 export type Flag = Line["flags"][number];
 export type Activity = NonNullable<Board["recentActivity"]>["nodes"][number];
@@ -350,7 +353,7 @@ export class Classroom {
       await new Promise((done) => setTimeout(done, CHECK_AGAIN_MS)); // what was missed arrives first
       if (this.isClosed || connection.value !== "live") return;
       try {
-        const { data } = await ask(ClassPage, { classroom: this.key });
+        const { data } = await ask(Check, { classroom: this.key });
         const board = data.classroom?.dashboard;
         if (!board) return;
         if (this.differences(board).length === 0) return mark("equal");
@@ -362,7 +365,7 @@ export class Classroom {
     void this.load();
   }
 
-  private differences(board: Board): string[] {
+  private differences(board: Checked): string[] {
     const shown = (student: AtRiskStudent): string => flagsText(student.severity, student.flags);
     const asked = new Map(board.atRisk?.nodes.map((line) => [line.studentId, flagsText(line.severity, line.flags)]));
     const here = [...this.students.values()].filter((each) => each.news !== "cleared");
@@ -385,7 +388,7 @@ export class Classroom {
   }
 }
 
-function flagsText(severity: Severity, flags: readonly Flag[]): string {
+function flagsText(severity: Severity, flags: readonly Pick<Flag, "reason" | "severity">[]): string {
   return `${severity} ${flags.map((flag) => `${flag.reason}:${flag.severity}`).sort().join(" ")}`;
 }
 

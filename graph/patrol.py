@@ -1,0 +1,84 @@
+"""The patrol: once a second, in a few statements for all streams of the process, what moved without a message."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from db import changes
+from db.live import SLOW_CHECK_SECONDS, Topic, Watch
+from db.pool import LOST, tenant_transaction
+
+if TYPE_CHECKING:
+    from graph.request import Engine
+
+KEYS_MAX = 1_000  # of one statement
+
+
+class Patrol:
+    """Rings for topics whose numbers changed since its last round; whoever heard the message is woken once more."""
+
+    def __init__(self) -> None:
+        self._followed: Counter[Topic] = Counter()
+        self._known: dict[Topic, Hashable] = {}
+        self._rounds: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def watching(self, engine: "Engine", topic: Topic) -> AsyncIterator[Watch]:
+        """Be woken by a topic from now on, whether or not its messages arrive; register first, then read."""
+        self._followed[topic] += 1
+        if self._rounds is None:
+            self._rounds = asyncio.create_task(self._walk(engine))
+        try:
+            async with engine.live.watching([topic]) as watch:
+                yield watch
+        finally:
+            self._leave(topic)
+
+    def _leave(self, topic: Topic) -> None:
+        self._followed[topic] -= 1
+        if not self._followed[topic]:
+            del self._followed[topic]
+            self._known.pop(topic, None)
+        if not self._followed and self._rounds is not None:
+            self._rounds.cancel()
+            self._rounds = None
+
+    async def _walk(self, engine: "Engine") -> None:
+        while True:
+            await asyncio.sleep(SLOW_CHECK_SECONDS)
+            tenants: dict[int, list[Topic]] = defaultdict(list)
+            for topic in self._followed:
+                tenants[topic[0]].append(topic)
+            for tenant, topics in tenants.items():
+                try:
+                    numbers = await _numbers(engine, tenant, topics)
+                except LOST:
+                    continue  # what moves meanwhile has another number afterwards
+                moved = [topic for topic in topics if topic not in numbers or numbers[topic] != self._known.get(topic)]
+                # Whoever left meanwhile is not remembered.
+                self._known.update({topic: numbers[topic] for topic in numbers if topic in self._followed})
+                engine.live.ring(moved)
+
+
+async def _numbers(engine: "Engine", tenant: int, topics: Sequence[Topic]) -> dict[Topic, Hashable]:
+    """What each topic's streams have come to; absent for topics that keep no number."""
+    keys: dict[str, list[str]] = defaultdict(list)
+    for _, kind, key in topics:
+        keys[kind].append(key)
+    found: dict[Topic, Hashable] = {}
+    async with tenant_transaction(engine.pool, tenant, read_only=True) as connection:
+        epoch, seq = await changes.numbers_of_tenant(connection, tenant)
+        for some in _parts(keys["classroom"]):
+            classes = await changes.numbers_of_classrooms(connection, tenant, some)
+            found |= {(tenant, "classroom", key): (epoch, classes.get(key)) for key in some}
+        for some in _parts(keys["student"]):
+            students = await changes.numbers_of_students(connection, tenant, some)
+            found |= {(tenant, "student", key): (epoch, students.get(key)) for key in some}
+    return found | {(tenant, "recorded", key): (epoch, seq) for key in keys["recorded"]}
+
+
+def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), KEYS_MAX):
+        yield keys[start : start + KEYS_MAX]

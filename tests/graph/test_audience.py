@@ -1,0 +1,251 @@
+"""Audiences: what many hear is executed and written once, and nobody hears anything else than they would alone."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from random import Random
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from db.live import Live
+from db.pool import Pool
+from graph.listening import likeness_of
+from rules.access import Role, Scope, Viewer
+from rules.evidence import Kind, LearningEvent
+from tests.graph.toy import heard, subscribe
+from tests.support.events import graded
+from tests.support.listening import DOCUMENTS, EVENTS, MASTERY, NOW, RISK, Desk, Listener, Room, open_desk, served
+
+NAMED = """subscription ($key: ID!, $after: String) { masteryChanged(classroomId: $key, after: $after) {
+    kind resumeToken student { key displayName } mastery { concept { key } score } } }"""
+
+
+@pytest_asyncio.fixture
+async def desk(pool: Pool, live: Live) -> Desk:
+    """A class with nothing recorded."""
+    return await open_desk(pool, live)
+
+
+@contextmanager
+def counted(desk: Desk) -> Iterator[dict[str, int]]:
+    """How many messages were executed and written for audiences, how often they were handed out, and the rest."""
+    audiences, tally = desk.engine.audiences, DOCUMENTS.tally
+    written, handed, executed = audiences.written, audiences.handed, tally.compiled + tally.reference
+    found: dict[str, int] = {}
+    yield found
+    found["written"], found["handed"] = audiences.written - written, audiences.handed - handed
+    found["executed"] = tally.compiled + tally.reference - executed
+
+
+async def seated(desk: Desk, count: int) -> None:
+    """Wait until so many subscribers sit in audiences."""
+    async with asyncio.timeout(10):
+        while desk.engine.audiences.seated < count:  # noqa: ASYNC110 - taking a seat rings no bell, for nobody else waits for it
+            await asyncio.sleep(0.01)
+
+
+async def begun(*listeners: Listener) -> None:
+    """Hear READY."""
+    for listener in listeners:
+        assert (await listener.message())["kind"] == "READY"
+
+
+def assigned(student: str, number: int) -> LearningEvent:
+    """One missing submission more."""
+    fields: dict[str, Any] = {"kind": Kind.ASSIGNMENT_ASSIGNED, "ratio": None, "assignment": f"hw{number}"}
+    return graded(f"a{number}-{student}", student, 0, concepts=(), **fields)
+
+
+@pytest.mark.feature("003-43")
+async def test_what_many_sockets_hear_is_executed_once_and_differs_in_the_id_alone(desk: Desk) -> None:
+    async with served(desk) as connect, AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(connect("teacher", Role.TEACHER)) for _ in range(4)]
+        sockets += [await stack.enter_async_context(connect(f"admin{n}", Role.ADMIN)) for n in range(4)]
+        for number, socket in enumerate(sockets):
+            await subscribe(socket, f"op{number}", RISK, variables={"key": "7b"})
+            await heard(socket)
+        await seated(desk, 8)
+
+        with counted(desk) as found:
+            await desk.fold(assigned("s1", 1))
+            frames = [[await socket.recv() for _ in range(4)] for socket in sockets]
+
+    for number, own in enumerate(frames):
+        assert [str(frame).replace(f'"op{number}"', '"op0"') for frame in own] == frames[0]
+    assert str(frames[0][0]).startswith('{"id":"op0","type":"next","payload":{"data":{"riskFlagChanged":{')
+    assert found == {"written": 4, "handed": 8 * 4, "executed": 4}
+
+
+@pytest.mark.feature("003-43", "000-18")
+async def test_a_document_that_shows_each_viewer_their_own_is_shared_within_a_scope_only(desk: Desk) -> None:
+    await desk.district.put("person", person="s1", display_name="Ada")
+    machine = desk.viewer("sis", Role.INTEGRATOR, scopes=frozenset({Scope.READ}))
+    admins = [desk.viewer(f"admin{n}", Role.ADMIN) for n in range(2)]
+    by = [*admins, desk.viewer("teacher", Role.TEACHER), desk.viewer("teacher", Role.TEACHER), machine, machine]
+    listeners = [desk.share(NAMED, key="7b", by=viewer) for viewer in by]
+    await begun(*listeners)
+    await seated(desk, 6)
+
+    with counted(desk) as found:
+        await desk.fold(graded("e1", "s1", 0.55))
+        messages = [await listener.message() for listener in listeners]
+
+    names = [message["student"]["displayName"] for message in messages]
+    assert names == ["Ada"] * 4 + [None] * 2  # a machine reads numbers, never names
+    assert (found["written"], found["handed"]) == (3, 6)
+    for listener in listeners:
+        await listener.close()
+
+
+def test_likeness_is_the_document_the_scope_and_every_variable_but_the_place() -> None:
+    used_twice = NAMED.replace("displayName", "timeline(after: $after) { nodes { eventId } }")
+    plain, named, twice = (DOCUMENTS.plan(document, None) for document in (MASTERY, NAMED, used_twice))
+    admin, other, teacher = (
+        Viewer(1, key, frozenset({role}), NOW)
+        for key, role in (("a", Role.ADMIN), ("b", Role.ADMIN), ("t", Role.TEACHER))
+    )
+
+    assert likeness_of(plain, {"after": "1"}, admin) == likeness_of(plain, {"after": "2"}, teacher)
+    assert likeness_of(named, {"key": "7b", "after": "1"}, admin) == likeness_of(named, {"key": "7b"}, other)
+    assert likeness_of(named, {"key": "7b"}, admin) != likeness_of(named, {"key": "7b"}, teacher)
+    assert likeness_of(named, {"key": "7b"}, admin) != likeness_of(named, {"key": "7b", "more": 1}, admin)
+    assert likeness_of(twice, {"key": "7b", "after": "1"}, admin) != likeness_of(twice, {"key": "7b"}, admin)
+
+
+@pytest.mark.feature("003-43", "X-29")
+async def test_whoever_is_slow_or_comes_and_goes_hears_exactly_what_they_would_alone(desk: Desk) -> None:
+    alone = desk.listen(EVENTS, key="7b")
+    token = (await alone.message())["resumeToken"]
+    dice = Random(7)
+    total = 120
+
+    async def hear(room: int) -> list[Any]:
+        """Everything, cut and resumed now and then, with little room."""
+        told: list[Any] = []
+        after = token
+        while len(told) < total:
+            listener = desk.share(EVENTS, key="7b", after=after, room=Room(room))
+            for _ in range(dice.randint(1, 40)):
+                if len(told) == total:
+                    break
+                message = await listener.message(seconds_max=20)
+                after = message["resumeToken"]
+                told.append(message)
+                for _ in range(dice.randint(0, 3)):
+                    await asyncio.sleep(0)
+            await listener.close()
+        return told
+
+    async def teach() -> None:
+        for number in range(total // 4):
+            await desk.record(*(graded(f"e{number}-{n}", "s1", 0.5) for n in range(4)))
+
+    with counted(desk) as found:
+        async with asyncio.TaskGroup() as group:
+            hearing = [group.create_task(hear(room)) for room in (1, 1, 2, 5, 100, 100)]
+            group.create_task(teach())
+    expected = await alone.messages(total)
+
+    for each in hearing:
+        assert [_but_for_its_moment(message) for message in each.result()] == [_but_for_its_moment(m) for m in expected]
+    assert found["handed"] > 0, "nothing was shared, so nothing was shown"
+    await alone.close()
+
+
+def _but_for_its_moment(message: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if name != "asOf"}
+
+
+@pytest.mark.feature("003-43")
+async def test_a_socket_that_reads_nothing_leaves_the_audience_and_reads_on_from_its_place(desk: Desk) -> None:
+    # Two pages of the log at once, many times what the buffers hold.
+    async with (
+        served(desk, buffer_bytes=4096) as connect,
+        connect("teacher", Role.TEACHER) as slow,
+        connect("admin", Role.ADMIN) as fast,
+    ):
+        for socket in (slow, fast):
+            await subscribe(socket, "1", EVENTS, variables={"key": "7b"})
+            await heard(socket)
+        await seated(desk, 2)
+        names = [f"e{number}" for number in range(400)]
+
+        for start in range(0, len(names), 100):
+            await desk.record(*(graded(name, "s1", 0.5) for name in names[start : start + 100]))
+        quick = [(await heard(fast))["payload"]["data"]["eventRecorded"] for _ in names]
+        behind = [(await heard(slow))["payload"]["data"]["eventRecorded"] for _ in names]
+
+    assert [message["activity"]["event"]["eventId"] for message in quick] == names
+    assert [message["activity"]["event"]["eventId"] for message in behind] == names
+
+
+@pytest.mark.feature("003-43", "X-29")
+async def test_an_event_stream_hears_what_sockets_hear_and_resumes_by_its_last_id_or_by_after(desk: Desk) -> None:
+    async with served(desk) as street, street("teacher", Role.TEACHER) as connection:
+        await subscribe(connection, "1", RISK, variables={"key": "7b"})
+        await heard(connection)
+        async with street.events("admin", Role.ADMIN, RISK, key="7b") as stream:
+            ready, message = await anext(stream)
+            assert (message["kind"], message["resumeToken"]) == ("READY", ready)
+            await seated(desk, 2)
+            with counted(desk) as found:
+                await desk.fold(assigned("s1", 1))
+                told = [await anext(stream) for _ in range(4)]
+                sent = [(await heard(connection))["payload"]["data"]["riskFlagChanged"] for _ in range(4)]
+        (first, _), *rest = told
+        async with street.events("admin", Role.ADMIN, RISK, first, key="7b") as stream:
+            by_id = [await anext(stream) for _ in rest]
+        async with street.events("admin", Role.ADMIN, RISK, key="7b", after=first) as stream:
+            by_after = [await anext(stream) for _ in rest]
+
+    assert [message for _, message in told] == sent
+    assert [name for name, _ in told] == [message["resumeToken"] for message in sent]
+    assert (found["written"], found["handed"]) == (4, 8)
+    assert by_id == by_after
+    assert [name for name, _ in by_id] == [name for name, _ in rest]
+
+
+@pytest.mark.feature("000-18")
+async def test_who_loses_the_right_hears_nothing_more_and_the_others_go_on(desk: Desk) -> None:
+    teacher, *admins = listeners = [
+        desk.share(RISK, key="7b", by=desk.viewer(key, role))
+        for key, role in (("teacher", Role.TEACHER), ("a1", Role.ADMIN), ("a2", Role.ADMIN))
+    ]
+    await begun(*listeners)
+    await seated(desk, 3)
+
+    await desk.district.run("update enrollment set ended = $2 where tenant = $1 and role = 'TEACHER'", NOW.date())
+    desk.seconds.now += 2.1
+    await desk.fold(assigned("s1", 1))
+
+    assert await teacher.refusal() == "FORBIDDEN"
+    for admin in admins:
+        assert [m["transition"]["change"] for m in await admin.messages(4)] == ["RAISED"] * 4
+        await admin.close()
+
+
+@pytest.mark.feature("000-18")
+async def test_who_sits_and_hears_nothing_is_judged_all_the_same(desk: Desk) -> None:
+    listeners = [desk.share(RISK, key="7b") for _ in range(2)]
+    await begun(*listeners)
+    await seated(desk, 2)
+
+    await desk.district.run("update enrollment set ended = $2 where tenant = $1 and role = 'TEACHER'", NOW.date())
+    desk.seconds.now += 5.0
+
+    assert [await listener.refusal() for listener in listeners] == ["FORBIDDEN"] * 2
+
+
+@pytest.mark.feature("003-43")
+async def test_an_audience_ends_with_its_last_listener(desk: Desk) -> None:
+    listeners = [desk.share(RISK, key="7b") for _ in range(3)]
+    await begun(*listeners)
+    await seated(desk, 3)
+
+    for listener in listeners:
+        await listener.close()
+
+    audiences = desk.engine.audiences
+    assert (audiences.seated, len(audiences), len(audiences.interested)) == (0, 0, 0)
