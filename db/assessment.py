@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from rules.outcome import Assessment
 from rules.risk import FlagMemory, Reason, RiskFlag, Severity, Transition
 
 FlagKey = tuple[str, Reason]
+CLOSE_AFTER = timedelta(minutes=1)  # a burst of a student's first or late events closes their days once
 
 # What is new is added before anything is locked: the other way round, two folds deadlock where one of them sees a row
 # as new that the other already finds there.
@@ -41,21 +42,22 @@ on conflict (tenant, classroom) do nothing
 """
 
 LOCK_STUDENTS = """
-select student, change_no from student_state
+select student, change_no, closed_until from student_state
 where tenant = $1 and student = any($2::text[])
 order by student for update
 """
 
 ADD_STUDENTS = """
-insert into student_state (tenant, student)
-select $1, s from unnest($2::text[]) as s order by s
+insert into student_state (tenant, student, close_at)
+select $1, s, $3 from unnest($2::text[]) as s order by s
 on conflict (tenant, student) do nothing
 """
 
+# `any` names the rows once more: joined alone, all of the tenant may be read by its shorter index.
 SAVE_STUDENTS = """
 update student_state s set change_no = w.change_no
 from unnest($2::text[], $3::bigint[]) as w (student, change_no)
-where s.tenant = $1 and s.student = w.student
+where s.tenant = $1 and s.student = any($2::text[]) and s.student = w.student
 """
 
 # Overlapping enrolments of one person are refused when they are saved, so each student comes once.
@@ -149,6 +151,14 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
+class StudentLock:
+    """A locked student's last change, and the moment up to which their days are closed."""
+
+    change_no: int
+    closed_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredFlag:
     """A flag as it stands: its memory, and the texts that change without a transition."""
 
@@ -180,13 +190,15 @@ async def lock_classrooms(connection: Connection, tenant: int, classrooms: Itera
     return {row["classroom"]: Counters(row["change_no"], row["risk_no"], row["assessed_at"]) for row in rows}
 
 
-async def lock_students(connection: Connection, tenant: int, students: Iterable[str]) -> dict[str, int]:
-    """Lock these students' state rows in key order, after the classes; returns their change numbers."""
+async def lock_students(
+    connection: Connection, tenant: int, students: Iterable[str], *, now: datetime
+) -> dict[str, StudentLock]:
+    """Lock these students' state rows in key order, after the classes; those that are new are closed soon."""
     wanted = sorted(students)
     if new := await connection.fetch(NEW_STUDENTS, tenant, wanted):
-        await connection.execute(ADD_STUDENTS, tenant, [row["student"] for row in new])
+        await connection.execute(ADD_STUDENTS, tenant, [row["student"] for row in new], now + CLOSE_AFTER)
     rows = await connection.fetch(LOCK_STUDENTS, tenant, wanted)
-    return {row["student"]: row["change_no"] for row in rows}
+    return {row["student"]: StudentLock(row["change_no"], row["closed_until"]) for row in rows}
 
 
 async def save_students(connection: Connection, tenant: int, change_numbers: Mapping[str, int]) -> None:

@@ -4,9 +4,9 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from db.pool import Connection
+from rules.kinds import StoredWord
 
 # Per tenant: a class has one shard, so its lock is not fought over. More of them would cut the same events into
 # smaller transactions, each with some 25 statements of its own.
@@ -15,7 +15,7 @@ LIVE_LANE = 0
 BACKFILL_LANE = 1
 
 
-class Waiting(StrEnum):
+class Waiting(StoredWord):
     """What an outbox row asks for."""
 
     EVENT = "EVENT"  # fold this event
@@ -105,6 +105,9 @@ limit $3
 for update skip locked
 """
 
+# The same belief makes a walk through all of the tenant's backlog look cheaper than going to each row's place.
+BY_PLACE = "SET LOCAL enable_indexscan = off"
+
 DELETE = "delete from outbox where tenant = $1 and ctid = any($2::text[]::tid[])"
 
 EXPAND = """
@@ -143,13 +146,19 @@ async def still_waiting(connection: Connection, tenant: int, *, first: int, last
 
 
 async def delete(connection: Connection, tenant: int, claimed: Sequence[Claimed]) -> None:
-    """Delete claimed rows in the transaction that commits their effects."""
+    """Delete claimed rows in the transaction that commits their effects, as its last read of any size.
+
+    Leaves index scans off until that transaction ends.
+    """
+    await connection.execute(BY_PLACE)
     await connection.execute(DELETE, tenant, [row.place for row in claimed])
 
 
 async def expand(connection: Connection, tenant: int, shard: int, refold: Claimed) -> None:
-    """Replace a REFOLD by one touch per student of its class, all with its seq: `asOf` stays below until they ran."""
+    """Add one touch per student of a REFOLD's class, all with its seq, so that `asOf` stays below until they ran.
+
+    The REFOLD itself is the caller's to delete, in the same transaction.
+    """
     await connection.execute(
         EXPAND, tenant, shard, refold.classroom, refold.occurred_at, refold.seq, refold.received_at
     )
-    await delete(connection, tenant, [refold])

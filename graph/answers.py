@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from secrets import token_hex
-from traceback import format_tb
+from traceback import extract_tb
 from typing import Any
 
 from graphql import ArgumentNode, ExecutionResult, GraphQLError, ValueNode
@@ -102,8 +103,9 @@ def _told(refused: Refused) -> dict[str, Any]:
 
 def _masked(error: BaseException, correlation_id: str) -> dict[str, Any]:
     error_id = token_hex(8)
-    # Frames and class only: the messages of asyncpg and of scalars quote values, which are pupils' data.
-    frames = "".join(format_tb(error.__traceback__))
+    # Frames and class only: the messages of asyncpg and of scalars quote values, which are pupils' data, and a line
+    # of source may hold whatever somebody once typed into it.
+    frames = "".join(f"  {Path(at.filename).name}:{at.lineno} in {at.name}\n" for at in extract_tb(error.__traceback__))
     log.error(
         "internal_error type=%s errorId=%s\n%s",
         type(error).__name__,

@@ -16,6 +16,7 @@ import msgspec
 
 from db.pool import LOST
 from graph.answers import Answer
+from graph.fanout import TOGETHER_MAX
 from graph.tokens import Place, StreamName
 from rules.access import Viewer
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from graph.streams import Told
 
 DELIVERY_RIGHT_SECONDS = 2.0  # a right that was withdrawn ends the deliveries within this
-IDLE_RIGHT_SECONDS = 3.5  # with the slow check or the patrol, who hears nothing is judged again at least every 5 s
-PATROL_SECONDS = 1.0
+IDLE_RIGHT_SECONDS = 3.5  # with a second's wait, who hears nothing is judged again at least every 5 s
+ROUND_SECONDS = 1.0
 TURN = 100  # messages handed over before other work of the process gets its turn: a millisecond
 
 _encode = msgspec.json.Encoder().encode
@@ -193,7 +194,7 @@ class Audiences:
         self.written = 0  # messages executed and written for an audience
         self.handed = 0  # of those, how often one was handed to a subscriber
         self._open: dict[Hashable, Audience] = {}
-        self._patrol: asyncio.Task[None] | None = None
+        self._judging: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         """How many are open."""
@@ -209,26 +210,33 @@ class Audiences:
         audience = self._open.get(row)
         if audience is None and self.interested[row] > 1:
             audience = self._open[row] = Audience(self, row, place, right, lead)
-            if self._patrol is None:
-                self._patrol = asyncio.create_task(self._judge_idle())
+            if self._judging is None:
+                self._judging = asyncio.create_task(self._judge_idle())
         return audience if audience is not None and audience.heard <= order_of(place) else None
 
     def forget(self, row: Hashable, audience: Audience) -> None:
         """Close an audience to whoever comes later."""
         if self._open.get(row) is audience:
             del self._open[row]
-        if not self._open and self._patrol is not None:
-            self._patrol.cancel()
-            self._patrol = None
+        if not self._open and self._judging is not None:
+            self._judging.cancel()
+            self._judging = None
 
     async def _judge_idle(self) -> None:
         while True:
-            await asyncio.sleep(PATROL_SECONDS)
-            for audience in tuple(self._open.values()):
-                try:
-                    await audience.judge(seconds_max=IDLE_RIGHT_SECONDS)
-                except LOST:
-                    continue  # nobody can be judged while Postgres is away; nothing is told either
+            await asyncio.sleep(ROUND_SECONDS)
+            waiting = list(self._open.values())
+            while waiting:  # so many together, whose ties are then read in one statement
+                some, waiting = waiting[:TOGETHER_MAX], waiting[TOGETHER_MAX:]
+                await asyncio.gather(*(_judged(audience) for audience in some))
+
+
+async def _judged(audience: Audience) -> None:
+    try:
+        # As fresh as a delivery wants them: then no message waits for the ties of its class to be read.
+        await audience.judge(seconds_max=ROUND_SECONDS)
+    except LOST:
+        return  # nobody can be judged while Postgres is away; nothing is told either
 
 
 def order_of(place: Place) -> tuple[int, int, str, str]:

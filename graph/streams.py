@@ -29,7 +29,8 @@ STATE_PAUSE_SECONDS = 0.1  # a stream of state tells the newest at most this oft
 PATIENCE_SECONDS = 30.0  # how long a stream outlives Postgres; then the client resumes elsewhere
 RETRY_SECONDS = 0.25
 IDLE_WAIT_SECONDS = 1.0
-LOOK_AFTER_WAITS = 15
+LEADER_WAIT_SECONDS = 5.0  # nobody is judged when it ends
+LOOK_AFTER_WAITS = 10
 
 Row = TypeVar("Row")
 Value = TypeVar("Value")
@@ -146,10 +147,13 @@ async def _wait(context: Context, stream: Stream[Row], teller: "_Teller[Row]", w
     # The patrol rings for what no message told; looking all the same costs little and trusts nobody.
     for _ in range(LOOK_AFTER_WAITS):
         # Jittered, so that thousands of idle streams do not wake at once.
-        is_news = await watch.moved(seconds_max=IDLE_WAIT_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
-        await _patiently(partial(_judge, context, stream, seconds_max=IDLE_RIGHT_SECONDS))
+        seconds_max = LEADER_WAIT_SECONDS if context.enters_at is not None else IDLE_WAIT_SECONDS
+        is_news = await watch.moved(seconds_max=seconds_max * random.uniform(0.75, 1.25))  # noqa: S311
         if is_news:
-            break
+            break  # judged before what it brings
+        if context.enters_at is not None:
+            continue  # who listens is judged in the audience
+        await _patiently(partial(_judge, context, stream, seconds_max=IDLE_RIGHT_SECONDS))
         if await _share(context, stream, teller):
             return True
     return False

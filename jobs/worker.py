@@ -17,6 +17,7 @@ from db.pool import LOST, Pool
 from db.trace import UNTRACED, Tracer
 from db.wake import FUNCTION, QUEUE, Shard, Waker, decoded, encoded, open_arq
 from jobs.background import Background
+from jobs.closing import Closing
 from jobs.drain import Drain
 from jobs.sweep import Sweep
 
@@ -125,13 +126,22 @@ async def run_worker(workplace: Workplace) -> None:
     sweep = Sweep(workplace.drain, pool=workplace.pool, clock=workplace.clock, drain_shard=workplace.drain_shard)
     sweeping = asyncio.create_task(sweep.run(workplace.stop))
     background = Background(
-        pool=workplace.pool, clock=workplace.clock, drain_shard=workplace.drain_shard, stop=workplace.stop
+        pool=workplace.pool,
+        clock=workplace.clock,
+        drain_shard=workplace.drain_shard,
+        stop=workplace.stop,
+        announce=workplace.live.announce,
     )
     working = asyncio.create_task(background.run())
+    closing = Closing(
+        pool=workplace.pool, clock=workplace.clock, stop=workplace.stop, is_busy=lambda: workplace.busy > 0
+    )
+    closing_days = asyncio.create_task(closing.run())
     arq = asyncio.create_task(_keep_arq(workplace))
     await workplace.stop.wait()
     await sweeping
     await working
+    await closing_days
     await workplace.until_idle()
     for _ in range(CANCELS_MAX):
         arq.cancel()  # again and again: a redis command that is just answered swallows one

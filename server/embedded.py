@@ -32,6 +32,7 @@ SETTINGS = {
     "fsync": "on",
     "max_wal_size": "1GB",
     "log_min_messages": "warning",
+    "log_error_verbosity": "terse",  # the details of an error quote the row that it is about: pupils' data
 }
 # Nothing of a test outlives the machine, so nothing needs to reach the disk; a kill of Postgres loses nothing either.
 THROWAWAY_SETTINGS = SETTINGS | {"shared_buffers": "48MB", "fsync": "off", "full_page_writes": "off"}

@@ -20,6 +20,7 @@ from tests.bench.figures import PROJECT
 OPENING_MAX = 50  # connections that are being opened at once
 READY_SECONDS_MAX = 300.0
 READY = b"READY"
+NEXT = b'"type":"next"'
 
 
 class Listener(msgspec.Struct):
@@ -89,6 +90,8 @@ class Ear(asyncio.Protocol):
     def _hear(self, received: bytes, start: int, end: int, now: float) -> None:
         if self.ready.done():
             self.arrivals.append(now)
+            if NEXT not in received[start:end]:
+                self.is_lost, self.sample = True, received[start:end]  # the subscription has ended
             if not self.sample:
                 self.sample = received[start:end]
         elif READY in received[start:end]:

@@ -2,12 +2,13 @@
 
 Each document of `tests/graph/hostile.py` is read, guarded, validated and, where it is sound, executed by fresh
 documents of the toy schema; the best of some rounds counts, since the machine's noise is not the document's. Then one
-client posts all of them, one after another, to a served toy while another asks for one field; client and server share
-the process, so the waits are longer than those of a client on another machine.
+client posts all of them, one after another, to a served toy while another asks for one field. Clients and server share
+a process of one thread, so the CPU it used between that question and its answer is the wait, without what others of
+the machine added; it holds the clients' own work too.
 """
 
 import asyncio
-from time import perf_counter, process_time
+from time import process_time
 
 from graph.answers import refusal
 from graph.documents import Documents, Malformed
@@ -37,12 +38,12 @@ async def _answered(text: str) -> float:
 
 
 async def _waits(toy: Toy, meanwhile: asyncio.Task[None] | None, count: int) -> list[float]:
-    """How long a caller of one field waits: `count` times, or until something has ended."""
+    """How long a caller of one field waits, in CPU seconds: `count` times, or until something has ended."""
     waits: list[float] = []
     while len(waits) < count if meanwhile is None else not meanwhile.done():
-        begun = perf_counter()
+        begun = process_time()
         await toy.post("{ echo }")
-        waits.append(perf_counter() - begun)
+        waits.append(process_time() - begun)
     return waits
 
 

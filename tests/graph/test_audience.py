@@ -249,3 +249,32 @@ async def test_an_audience_ends_with_its_last_listener(desk: Desk) -> None:
 
     audiences = desk.engine.audiences
     assert (audiences.seated, len(audiences), len(audiences.interested)) == (0, 0, 0)
+
+
+@pytest.mark.feature("003-43", "X-29")
+async def test_many_classes_that_move_at_once_are_read_together_and_each_is_told(desk: Desk) -> None:
+    classes = [f"class-{number:03}" for number in range(120)]
+    for key in classes:
+        await desk.district.classroom(key)
+        await desk.district.enroll("s1", key)
+    admin = desk.viewer("admin", Role.ADMIN)
+    listeners = {
+        key: [desk.share(MASTERY, key=key, by=admin) for _ in range(1 + place % 2)] for place, key in enumerate(classes)
+    }
+    await begun(*(listener for group in listeners.values() for listener in group))
+    await seated(desk, 120)
+
+    for round_no in range(3):
+        await desk.fold(*(graded(f"e{round_no}-{key}", "s1", 0.5, classroom=key, at=round_no) for key in classes))
+        for key, group in listeners.items():
+            for listener in group:
+                assert standing_of(await listener.message()) == ("s1", key, round_no + 1)
+
+    for group in listeners.values():
+        for listener in group:
+            await listener.close()
+
+
+def standing_of(message: Any) -> tuple[str, str, int]:
+    """Whose standing in which class, after how much evidence."""
+    return message["studentId"], message["mastery"]["classroomId"], message["mastery"]["evidenceCount"]

@@ -176,6 +176,16 @@ async def test_over_a_socket_the_same_budget_is_spent_and_the_socket_lives(toy: 
     assert answered["payload"]["extensions"]["cost"]["requested"] == 0
 
 
+async def test_an_event_stream_spends_the_same_budget(toy: Toy) -> None:
+    aliases = "{" + " ".join(f"a{n}: echo" for n in range(25)) + "}"
+    for _ in range(4):
+        await toy.post(aliases)
+
+    refused = await toy.post("subscription { ticks(upto: 1) }", accept="text/event-stream")
+
+    assert '"code":"RATE_LIMITED"' in refused.text
+
+
 async def test_a_viewer_in_debt_is_refused_before_the_document_is_read(toy: Toy) -> None:
     for _ in range(41):
         assert (await toy.post("{ nope }")).status_code == 400

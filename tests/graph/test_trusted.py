@@ -146,6 +146,16 @@ async def test_over_a_socket_a_subscription_is_started_by_its_id(open_house: Toy
         assert (await heard(socket))["payload"] == {"data": {"ticks": 0}}
 
 
+async def test_as_an_event_stream_a_subscription_is_started_by_its_id(open_house: Toy) -> None:
+    headers = {"authorization": f"Bearer {token()}", "accept": "text/event-stream"}
+
+    async def said(document_id: str) -> str:
+        return (await open_house.http.get("/graphql", params={"documentId": document_id}, headers=headers)).text
+
+    assert 'event: next\ndata: {"data":{"ticks":0}}\n\nevent: complete' in await said(id_of(TICKS))
+    assert "PERSISTED_DOCUMENT_NOT_FOUND" in await said(UNKNOWN)
+
+
 async def test_an_automatic_persisted_query_is_asked_for_brought_and_then_known(open_house: Toy) -> None:
     text = '{ echo(text: "brought") }'
 

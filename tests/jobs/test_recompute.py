@@ -47,7 +47,11 @@ class School:
 
     def worker(self, drain_shard: Callable[[int, int], Awaitable[None]] | None = None) -> Background:
         return Background(
-            pool=self.pool, clock=self.mill.clock, drain_shard=drain_shard or self.drain_shard, stop=self.stop
+            pool=self.pool,
+            clock=self.mill.clock,
+            drain_shard=drain_shard or self.drain_shard,
+            stop=self.stop,
+            announce=self.mill.drain.live.announce,
         )
 
     async def ask(self, kind: JobKind = JobKind.RECOMPUTE, scope: JobScope = JobScope.TENANT, **more: Any) -> str:

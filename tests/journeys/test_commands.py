@@ -21,6 +21,7 @@ from rules.access import Role, Scope
 from server.commands import main
 from server.identity import Identity, SharedSecret
 from server.settings import TABLE
+from tests.support.privacy import EAR
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
@@ -49,7 +50,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def run(*arguments: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "server", *arguments],
         cwd=ROOT,
         env=environment(folder, **more),
@@ -57,6 +58,8 @@ def run(*arguments: str, folder: Path, **more: str) -> subprocess.CompletedProce
         text=True,
         timeout=START_SECONDS_MAX,
     )
+    EAR.hear(f"stderr of {arguments[0]}", done.stderr)
+    return done
 
 
 def free_port() -> int:
@@ -83,10 +86,11 @@ def running(*arguments: str, folder: Path, **more: str) -> Iterator[subprocess.P
         if process.poll() is None:
             process.terminate()
         try:
-            process.communicate(timeout=STOP_SECONDS_MAX)
+            said, _ = process.communicate(timeout=STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            said, _ = process.communicate()
+        EAR.hear(f"the output of {arguments[0]}", said)
 
 
 async def until_there(path: Path) -> None:

@@ -73,7 +73,7 @@ async def ask(known: dict[str, Any], role: str, query: str, **variables: str) ->
 async def until(is_reached: Callable[[], Awaitable[bool]], seconds_max: float) -> None:
     async with asyncio.timeout(seconds_max):
         while not await is_reached():  # noqa: ASYNC110 - other processes get there, and tell nobody
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)  # a person may ask a hundred times a minute
 
 
 def left_in(folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ import jobs.drain
 from db.live import Live
 from db.pool import Pool
 from rules.access import Role, Scope
+from server.embedded import EmbeddedServers
 from server.observing import observing
 from server.settings import Settings
 from server.telemetry import ATTRIBUTES
@@ -155,6 +156,27 @@ async def _everything_goes_wrong(place: Station, monkeypatch: pytest.MonkeyPatch
         log.error("it broke for %s", f"{MARK}-s1", exc_info=leak)
         log.error(f"it broke\nfuture: <Task exception={leak!r}>")
     asyncio.get_running_loop().call_exception_handler({"message": "lost", "exception": leak})
+
+
+@pytest.mark.feature("000-24")
+async def test_the_log_of_the_embedded_database_quotes_no_row(
+    place: Station, servers: EmbeddedServers, database_url: str
+) -> None:
+    """Row-level security keeps details from our own processes; whoever comes as the owner has no such net."""
+    student = f"{MARK}-twice"
+    await place.district.student(student)
+    owner = await asyncpg.connect(database_url)
+
+    with pytest.raises(asyncpg.UniqueViolationError) as refused:
+        await owner.execute(
+            "insert into student (tenant, student, created_at) values ($1, $2, now())", place.district.tenant, student
+        )
+    await owner.close()
+
+    assert student in refused.value.detail
+    told = (servers.data_dir / "postgres.log").read_text()
+    assert 'duplicate key value violates unique constraint "student_pkey"' in told
+    assert student not in told
 
 
 @pytest.mark.feature("000-24", "C13", "003-51", "004-23")

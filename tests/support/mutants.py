@@ -51,6 +51,21 @@ MUTANTS = (
         ("tests/rules/test_corrections.py",),
     ),
     Mutant(
+        "a late event leaves closed days as they are",
+        (("jobs/fold.py", "any(event.occurred_at < until for event in events)", "False"),),
+        ("tests/jobs/test_closing.py", "tests/laws/test_days.py"),
+    ),
+    Mutant(
+        "a correction leaves closed days as they are",
+        (("jobs/fold.py", "found = {student for student, _ in work.replayed if locked[student].closed_until is not None}", "found: set[str] = set()"),),
+        ("tests/jobs/test_closing.py", "tests/laws/test_days.py"),
+    ),
+    Mutant(
+        "an older worker folds on",
+        (("jobs/drain.py", "if level != self.level:", "if level < self.level:"),),
+        ("tests/jobs/test_releases.py",),
+    ),
+    Mutant(
         "order by arrival",
         (
             ("rules/outcome.py", "ordered = sorted(events, key=_key_of)", "ordered = list(events)"),

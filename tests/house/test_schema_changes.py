@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.releases import last_release, newest_section, released, undescribed
+from tests.support.schema_changes import last_release, newest_section, released, undescribed
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs" / "releases"
