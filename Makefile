@@ -68,7 +68,7 @@ schema-check: $(READY) # schema.graphql is what the code says
 bench: $(READY) $(if $(filter-out --%,$(filter-out small full,$(BENCH))),$(if $(filter peers,$(BENCH)),$(PEER_READY)),$(PEER_READY)) ## measure; prints figures
 	@exec $(RUN) -m tests.bench $(BENCH)
 
-chaos: $(READY) ## break things for minutes; SEEDS, FAULTS, one SEED to replay, or BREAK=a wrong design
+chaos: $(READY) ## break things for minutes; SEEDS, FAULTS, one SEED to replay, or BREAK=a wrong design (or all)
 	@exec $(RUN) -m tests.chaos $(SEED:%=--seed %) $(SEEDS:%=--seeds %) $(FAULTS:%=--faults %) $(BREAK:%=--break %)
 
 crashpoints: $(READY) ## cut a worker and an api at every message to Postgres; BREAK=a wrong design
