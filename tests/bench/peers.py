@@ -29,7 +29,7 @@ from db.evidence import RECORD
 from rules.access import Role
 from tests.bench import wrk
 from tests.bench.figures import Figures, claim, median
-from tests.bench.load import RECORD_EVENT, RECORD_EVENTS
+from tests.bench.orders import RECORD_EVENT, RECORD_EVENTS
 from tests.bench.school import BEGAN, SOURCE, SPREAD, events, settle, teacher_of, token_of
 from tests.bench.service import Service, free_port, spent
 from tests.bench.wrk import Told
@@ -199,7 +199,7 @@ async def _rivals(service: Service) -> dict[str, int]:
     ports["bare"] = await service.beside("bare", (sys.executable, "-m", "tests.bench.peer.bare"), **told)
     service.talkative.add("watched")
     ports["watched"] = await service.beside(
-        *("watched", (sys.executable, "-m", "server", "api")),
+        *("watched", (sys.executable, "-m", "server", "api", "--end-with", str(os.getpid()))),
         LOG_LEVEL="INFO",
         TRACE_ENABLED="true",
         METRICS_PORT=str(free_port()),
