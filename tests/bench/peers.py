@@ -198,7 +198,7 @@ async def _rivals(service: Service) -> dict[str, int]:
     ports["bare"] = await service.beside("bare", (sys.executable, "-m", "tests.bench.peer.bare"), **told)
     service.talkative.add("watched")
     ports["watched"] = await service.beside(
-        *("watched", (sys.executable, "-m", "server", "api")),
+        *("watched", (sys.executable, "-m", "server", "api", "--end-with", str(os.getpid()))),
         LOG_LEVEL="INFO",
         TRACE_ENABLED="true",
         METRICS_PORT=str(free_port()),
