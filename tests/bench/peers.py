@@ -12,6 +12,7 @@ The dashboard is 30 students with 30 concepts each, the same JSON from both; the
 and compiled by graphql-jit. Telemetry on is a log line for each request, 1 in 100 traced, and metrics.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field

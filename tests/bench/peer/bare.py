@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from strawberry.asgi import GraphQL
 
-from db.evidence import CONCEPT_SEPARATOR, RECORD
+from db.evidence import CONCEPT_SEPARATOR, RECORD, fresh_ids
 from db.outbox import shard_of
 from rules.kinds import CORRECTION_KINDS
 from server.serving import UVICORN
@@ -61,13 +61,14 @@ def _payload(score: float | None, max_score: float | None, content: str | None) 
     return _encode({"score": score, "maxScore": max_score, "contentId": content}).decode()
 
 
-def _columns(raw: bytes, lines: list[Line]) -> list[list[Any]]:
-    """$4 to $27 of RECORD, sorted by key."""
+def _columns(raw: bytes, lines: list[Line], ids: list[Any]) -> list[list[Any]]:
+    """$4 to $28 of RECORD, sorted by key."""
     order = sorted(range(len(lines)), key=lambda place: (lines[place].source, lines[place].event_id))
     texts = raw.split(b"\n")
     sent = [lines[place] for place in order]
     none = [None] * len(sent)
     return [
+        [ids[place] for place in order],
         [e.source for e in sent],
         [e.event_id for e in sent],
         [blake2b(texts[place], digest_size=FINGERPRINT_BYTES).digest() for place in order],
@@ -101,16 +102,17 @@ async def record_lines(request: Request) -> Response:
     raw = (await request.body()).rstrip()
     lines = _lines(raw)
     now = datetime.now(UTC)
+    ids = fresh_ids(len(lines), now)
     async with pool.acquire() as connection:
         rows = await connection.fetch(
-            RECORD, tenant, len(lines), now, *_columns(raw, lines), None, sorted(CORRECTION_KINDS)
+            RECORD, tenant, len(lines), now, *_columns(raw, lines, ids), None, sorted(CORRECTION_KINDS)
         )
-    stored = {row["event_id"]: row for row in rows}
+    stored = {place - 1: seq for seq, place in rows}
     answers = [
-        {"status": "ACCEPTED", "id": str(stored[e.event_id]["id"]), "seq": stored[e.event_id]["seq"]}
-        if e.event_id in stored
+        {"status": "ACCEPTED", "id": str(ids[place]), "seq": stored[place]}
+        if place in stored
         else {"status": "DUPLICATE"}
-        for e in lines
+        for place in range(len(lines))
     ]
     return Response(msgspec.json.Encoder().encode_lines(answers), media_type="application/x-ndjson")
 

@@ -1,5 +1,5 @@
 // One idempotent insert, in two ways: a transaction for each request, or one for all requests that arrived meanwhile.
-import { createHash } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 
@@ -85,15 +85,16 @@ export function grouped (pool, tenant, text) {
   async function commit (batch) {
     const firsts = new Map() // the first of each key; sorted, so that overlapping batches cannot deadlock
     batch.forEach((call, place) => {
-      if (!firsts.has(call.key)) firsts.set(call.key, { ...call, place: place + 1 })
+      if (!firsts.has(call.key)) firsts.set(call.key, { ...call, place: place + 1, id: randomUUID() })
     })
     const sent = [...firsts.values()].sort((a, b) => (a.key < b.key ? -1 : 1))
     const values = [tenant, batch.length, new Date(), ...columns(sent), null, CORRECTIONS]
     const { rows } = await pool.query({ name: 'record', text, values })
-    const stored = new Map(rows.map((row) => [row.source + SEPARATOR + row.event_id, row]))
+    const stored = new Map(rows.map(({ seq, place }) => [Number(place), seq]))
     for (const call of batch) {
-      const isNew = stored.has(call.key) && firsts.get(call.key).done === call.done
-      if (isNew) call.done(answer('ACCEPTED', stored.get(call.key)))
+      const first = firsts.get(call.key)
+      const isNew = stored.has(first.place) && first.done === call.done
+      if (isNew) call.done(answer('ACCEPTED', { id: first.id, seq: stored.get(first.place) }))
       else answerOfStored(pool, tenant, call.event).then(call.done, call.fail)
     }
   }
@@ -108,12 +109,12 @@ export function grouped (pool, tenant, text) {
   }
 }
 
-/** $4 to $27 of the service's statement: one list for each column. */
+/** $4 to $28 of the service's statement: one list for each column. */
 function columns (sent) {
   const of = (read) => sent.map(({ event }) => read(event))
   const none = sent.map(() => null)
   return [
-    of((e) => e.source), of((e) => e.eventId), of((e) => e.fingerprint), sent.map(({ place }) => place),
+    sent.map(({ id }) => id), of((e) => e.source), of((e) => e.eventId), of((e) => e.fingerprint), sent.map(({ place }) => place),
     of((e) => e.type), none, of((e) => e.occurredAt), sent.map(() => 0), of((e) => e.studentId),
     of((e) => e.classroomId), of((e) => e.assignmentId ?? null), none, of((e) => e.conceptIds.join(SEPARATOR)),
     of((e) => e.ratio), of((e) => e.submissionId ?? null), none, none, none, none, sent.map(() => false),
