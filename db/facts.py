@@ -136,7 +136,8 @@ class LoggedEvent(Value, frozen=True):
 def event_of(row: asyncpg.Record) -> LearningEvent:
     """Read one log row, which begins with _EVENT_COLUMNS, as the event the fold takes."""
     values = list(row[: len(LearningEvent.__struct_fields__)])
-    values[_KIND] = _KINDS[values[_KIND]]
+    word = values[_KIND]
+    values[_KIND] = _KINDS.get(word) or Kind(word)  # a newer release's word raises NewerWord
     values[_CONCEPTS] = tuple(values[_CONCEPTS])
     return LearningEvent(*values)
 

@@ -132,7 +132,8 @@ from (
 async def claim(connection: Connection, tenant: int, shard: int, *, limit: int) -> list[Claimed]:
     """Lock up to `limit` waiting rows of one shard in fold order, live ones first; rows others hold are passed over."""
     rows = await connection.fetch(CLAIM, tenant, shard, limit)
-    return [Claimed(place, _WAITING[kind], *rest) for place, kind, *rest in rows]  # in the order of CLAIM's columns
+    # In the order of CLAIM's columns; a word of a newer release raises NewerWord.
+    return [Claimed(place, _WAITING.get(kind) or Waiting(kind), *rest) for place, kind, *rest in rows]
 
 
 STILL_WAITING = "select count(*) from outbox where tenant = $1 and seq between $2 and $3 and lane = $4"

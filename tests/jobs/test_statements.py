@@ -50,18 +50,10 @@ TINY = {
 }
 """Tables of which all rows of a tenant may be read at once."""
 
-_WITHHELD = "counts what is set aside: none on a good day, and an index scan of a thousand at most on a bad one"
 _VERIFIES = "a verification of the whole tenant"
 _INCIDENT = "a list for those who repair, newest first; an index by time would be paid by every intake"
 WHOLE: dict[str, dict[str, str]] = {
     "background.UNFINISHED": {"job": "the partial index holds the unfinished ones alone, a hundred at most"},
-    "changes.CLASSROOM_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.CLASSROOM_POSITIONS": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.JOB_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.LOG_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.RISK_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.STUDENT_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "freshness.FRESHNESS": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
     "drift.COUNTS": {"student": _VERIFIES, "classroom": _VERIFIES},
     "drift.WAITING": {"outbox": "what waits for some keys: no index by student slows recording down for a check"},
     "ingestion.BACKLOG": {"outbox": "counts all that waits, for those who run the intake"},
