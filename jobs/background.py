@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -35,8 +36,9 @@ class Background:
         drain_shard: Callable[[int, int], Awaitable[None]],
         stop: asyncio.Event,
         announce: Callable[[Moved], None],
+        failures: Counter[str],
     ) -> None:
-        self._bench = Workbench(pool, clock, drain_shard, uuid4().hex, stop, announce)
+        self._bench = Workbench(pool, clock, drain_shard, uuid4().hex, stop, announce, failures)
         self._sampled_at: datetime | None = None
         self._retention = Retention(pool, clock, stop.is_set)
 

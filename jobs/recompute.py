@@ -89,6 +89,7 @@ class Workbench:
     runner: str
     stop: asyncio.Event
     announce: Callable[[Moved], None]
+    failures: Counter[str]  # what an operator is alerted by
 
     def tell(self, tenant: int, key: str) -> None:
         """Wake whoever follows the job; call it after the commit."""
@@ -295,7 +296,8 @@ class Run:
             )
         self._tell()
         if job.kind is JobKind.VERIFY and at.different:
-            # What an operator is alerted by: keys of jobs, never of pupils.
+            self._bench.failures["PROJECTION_DRIFT"] += 1
+            # Keys of jobs, never of pupils.
             log.error("projection_drift", extra={"job": job.key, "rows": at.different})
 
     async def _pause(self, seconds: float) -> None:

@@ -143,6 +143,7 @@ async def run_worker(workplace: Workplace) -> None:
         drain_shard=workplace.drain_shard,
         stop=workplace.stop,
         announce=workplace.live.announce,
+        failures=workplace.drain.folded.failures,
     )
     working = asyncio.create_task(background.run())
     closing = Closing(

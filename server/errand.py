@@ -44,6 +44,7 @@ async def run_errand(
             drain_shard=drain_shard,
             stop=stop,
             announce=opened.live.announce,
+            failures=drain.folded.failures,
         )
         doing: asyncio.Task[None] | None = None
         try:

@@ -65,6 +65,7 @@ async def worked(office: Office, live: Live) -> None:
         drain_shard=drain_shard,
         stop=asyncio.Event(),
         announce=live.announce,
+        failures=mill.drain.folded.failures,
     )
     for (key,) in await office.all_of("select job from job where tenant = $1 and state = 'QUEUED' order by created_at"):
         await lane.do(office.tenant, key)
