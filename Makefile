@@ -25,11 +25,13 @@ demo: $(READY) ## everything on one machine; PORT and DATA_DIR are settable
 test: $(READY) ## all tests, but bench and chaos
 	@exec $(RUN) -m pytest
 
-# Node and npm are needed by these targets alone; `npm ci` takes nothing whose hash is not in package-lock.json.
+# Node and npm are needed by these targets and the bench `peers` alone; `npm ci` takes nothing whose hash is not in
+# package-lock.json.
 NODE_READY := tests/conformance/node_modules/.ready tests/conformance/lint/node_modules/.ready \
 	docs/examples/typescript/node_modules/.ready
 PAGES_READY := server/pages/source/node_modules/.ready
-$(NODE_READY) $(PAGES_READY): %/node_modules/.ready: %/package-lock.json
+PEER_READY := tests/bench/peer/node_modules/.ready
+$(NODE_READY) $(PAGES_READY) $(PEER_READY): %/node_modules/.ready: %/package-lock.json
 	@node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' || { echo "Node 20 or newer is needed"; exit 1; }
 	cd $* && npm ci
 	@touch $@
@@ -63,10 +65,11 @@ schema: $(READY) ## write schema.graphql
 schema-check: $(READY) # schema.graphql is what the code says
 	@$(RUN) -m server schema | diff -u schema.graphql - || { echo "schema.graphql is stale: make schema"; exit 1; }
 
-bench: $(READY) ## measure; prints figures
+# BENCH names benches, or "--size small"; without a name all of them run, and `peers` needs Node and wrk.
+bench: $(READY) $(if $(filter-out --%,$(filter-out small full,$(BENCH))),$(if $(filter peers,$(BENCH)),$(PEER_READY)),$(PEER_READY)) ## measure; prints figures
 	@exec $(RUN) -m tests.bench $(BENCH)
 
-chaos: $(READY) ## break things for minutes; SEEDS, FAULTS, one SEED to replay, or BREAK=a wrong design
+chaos: $(READY) ## break things for minutes; SEEDS, FAULTS, one SEED to replay, or BREAK=a wrong design (or all)
 	@exec $(RUN) -m tests.chaos $(SEED:%=--seed %) $(SEEDS:%=--seeds %) $(FAULTS:%=--faults %) $(BREAK:%=--break %)
 
 crashpoints: $(READY) ## cut a worker and an api at every message to Postgres; BREAK=a wrong design
@@ -80,5 +83,5 @@ lock: ## pin all packages of pyproject.toml with hashes
 	$(LOCK) -c .ci/requirements.txt -o .ci/requirements-run.txt
 
 clean: ## remove the environment and caches; data in DATA_DIR stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache schema.graphql.new tests/conformance/node_modules tests/conformance/lint/node_modules server/pages/source/node_modules docs/examples/typescript/node_modules docs/examples/typescript/dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache schema.graphql.new tests/conformance/node_modules tests/conformance/lint/node_modules server/pages/source/node_modules docs/examples/typescript/node_modules docs/examples/typescript/dist tests/bench/peer/node_modules
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +

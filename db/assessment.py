@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from db.pool import Connection
-from db.projection import view_of
+from db.projection import VIEW_VALUES, view_of
 from rules.calendar import day_start, local_date
 from rules.classroom import EMPTY_VIEW, ClassFacts, Member
 from rules.outcome import Assessment
 from rules.risk import FlagMemory, Reason, RiskFlag, Severity, Transition
+from rules.value import Value
 
 FlagKey = tuple[str, Reason]
+CLOSE_AFTER = timedelta(minutes=1)  # a burst of a student's first or late events closes their days once
 
 # What is new is added before anything is locked: the other way round, two folds deadlock where one of them sees a row
 # as new that the other already finds there.
@@ -41,28 +43,27 @@ on conflict (tenant, classroom) do nothing
 """
 
 LOCK_STUDENTS = """
-select student, change_no from student_state
+select student, change_no, closed_until from student_state
 where tenant = $1 and student = any($2::text[])
 order by student for update
 """
 
 ADD_STUDENTS = """
-insert into student_state (tenant, student)
-select $1, s from unnest($2::text[]) as s order by s
+insert into student_state (tenant, student, close_at)
+select $1, s, $3 from unnest($2::text[]) as s order by s
 on conflict (tenant, student) do nothing
 """
 
+# `any` names the rows once more: joined alone, all of the tenant may be read by its shorter index.
 SAVE_STUDENTS = """
 update student_state s set change_no = w.change_no
 from unnest($2::text[], $3::bigint[]) as w (student, change_no)
-where s.tenant = $1 and s.student = w.student
+where s.tenant = $1 and s.student = any($2::text[]) and s.student = w.student
 """
 
 # Overlapping enrolments of one person are refused when they are saved, so each student comes once.
-MEMBERS = """
-select n.classroom, n.person as student, n.started, s.zone as own_zone, v.last_occurred_at, v.last_revision,
-    v.last_source, v.last_event_id, v.assigned, v.graded, v.submitted, v.score_sum, v.score_count, v.last_active_at,
-    v.open_items, v.recent
+MEMBERS = f"""
+select n.classroom, n.person as student, n.started, s.zone as own_zone, {VIEW_VALUES}
 from unnest($2::text[], $3::date[]) as w (classroom, today)
 cross join lateral (  -- one look for each class, and `offset 0` so that it stays so: see db.projection
     select * from enrollment m
@@ -74,7 +75,7 @@ join student s on s.tenant = $1 and s.student = n.person
 left join view_state v on v.tenant = $1 and v.classroom = n.classroom and v.student = n.person
 where s.tenant = $1
 order by n.classroom, n.person
-"""
+"""  # noqa: S608 - constants of ours
 
 DUE_DATES = """
 select a.classroom, a.assignment, a.due_at from assignment a
@@ -148,8 +149,14 @@ class Counters:
     assessed_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFlag:
+class StudentLock(Value, frozen=True):
+    """A locked student's last change, and the moment up to which their days are closed."""
+
+    change_no: int
+    closed_until: datetime | None = None
+
+
+class StoredFlag(Value, frozen=True):
     """A flag as it stands: its memory, and the texts that change without a transition."""
 
     memory: FlagMemory
@@ -180,13 +187,15 @@ async def lock_classrooms(connection: Connection, tenant: int, classrooms: Itera
     return {row["classroom"]: Counters(row["change_no"], row["risk_no"], row["assessed_at"]) for row in rows}
 
 
-async def lock_students(connection: Connection, tenant: int, students: Iterable[str]) -> dict[str, int]:
-    """Lock these students' state rows in key order, after the classes; returns their change numbers."""
+async def lock_students(
+    connection: Connection, tenant: int, students: Iterable[str], *, now: datetime
+) -> dict[str, StudentLock]:
+    """Lock these students' state rows in key order, after the classes; those that are new are closed soon."""
     wanted = sorted(students)
     if new := await connection.fetch(NEW_STUDENTS, tenant, wanted):
-        await connection.execute(ADD_STUDENTS, tenant, [row["student"] for row in new])
+        await connection.execute(ADD_STUDENTS, tenant, [row["student"] for row in new], now + CLOSE_AFTER)
     rows = await connection.fetch(LOCK_STUDENTS, tenant, wanted)
-    return {row["student"]: row["change_no"] for row in rows}
+    return {row["student"]: StudentLock(row["change_no"], row["closed_until"]) for row in rows}
 
 
 async def save_students(connection: Connection, tenant: int, change_numbers: Mapping[str, int]) -> None:
@@ -204,15 +213,10 @@ async def class_facts(
     today = [local_date(now, zones[classroom]) for classroom in classrooms]
     members: dict[str, list[Member]] = {classroom: [] for classroom in classrooms}
     for row in await connection.fetch(MEMBERS, tenant, classrooms, today):
-        zone = row["own_zone"] or zones[row["classroom"]]
-        members[row["classroom"]].append(
-            Member(
-                student=row["student"],
-                enrolled_on_ms=_day_start_ms(row["started"], zone),
-                zone=zone,
-                view=EMPTY_VIEW if row["assigned"] is None else view_of(row),
-            )
-        )
+        classroom, student, started, own_zone, *values = row
+        zone = own_zone or zones[classroom]
+        view = EMPTY_VIEW if row["assigned"] is None else view_of(values)
+        members[classroom].append(Member(student, _day_start_ms(started, zone), zone, view))
     due: dict[str, dict[str, datetime | None]] = {classroom: {} for classroom in classrooms}
     for row in await connection.fetch(DUE_DATES, tenant, classrooms):
         due[row["classroom"]][row["assignment"]] = row["due_at"]

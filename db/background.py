@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 
 from db.pool import Connection, Pool, lent
+from rules.kinds import FOLD_LEVEL
 
 QUEUED_MAX = 100  # unfinished jobs of one tenant
 
@@ -100,12 +101,12 @@ ASKED_BEFORE = f"""
 select {_COLUMNS} from job where tenant = $1 and requested_by = $2 and idempotency = $3
 """  # noqa: S608 - constants of ours
 
-OF_KEYS = f"select {_COLUMNS} from job where tenant = $1 and job = any($2::text[])"  # noqa: S608 - constants of ours
+OF_KEYS = f"select {_COLUMNS} from job where tenant = $1 and job = any($2::text[]) and kind = any($3::text[])"  # noqa: S608 - constants of ours
 
 # Row by row behind the cursor, the newest first.
 PAGE = f"""
 select {_COLUMNS} from job
-where tenant = $1 and ($2::text is null or requested_by = $2)
+where tenant = $1 and ($2::text is null or requested_by = $2) and kind = any($6::text[])
     and (created_at, job) < (coalesce($3, 'infinity'::timestamptz), $4::text)
 order by created_at desc, job desc limit $5
 """  # noqa: S608 - constants of ours
@@ -117,6 +118,8 @@ where tenant = $1 and job = (
     select j.job from job j
     where j.tenant = $1 and j.job = $2
         and (j.state = 'QUEUED' or (j.state = 'RUNNING' and j.beat_at < $5))
+        and j.kind = any($6::text[])
+        and (select t.fold_level from tenant t where t.tenant = $1) <= $7
     for update skip locked
 )
 returning {_COLUMNS}
@@ -152,6 +155,9 @@ update job set is_cancelled = true, change_no = change_no + 1,
 where tenant = $1 and job = $2 and state in ('QUEUED', 'RUNNING')
 returning {_COLUMNS}
 """  # noqa: S608 - constants of ours
+
+
+_KNOWN = [kind.value for kind in JobKind]
 
 
 def _job_of(row: asyncpg.Record) -> Job:
@@ -200,21 +206,27 @@ async def enqueue(connection: Connection, tenant: int, order: Order, *, requeste
 
 async def of_keys(connection: Connection, tenant: int, keys: Sequence[str]) -> dict[str, Job]:
     """Those of these jobs that there are."""
-    return {row["key"]: _job_of(row) for row in await connection.fetch(OF_KEYS, tenant, list(keys))}
+    return {row["key"]: _job_of(row) for row in await connection.fetch(OF_KEYS, tenant, list(keys), _KNOWN)}
 
 
 async def page(
     connection: Connection, tenant: int, *, requested_by: str | None, after: tuple[datetime, str] | None, limit: int
 ) -> list[Job]:
     """The jobs of the tenant, or of one person, the newest first."""
-    return [_job_of(row) for row in await connection.fetch(PAGE, tenant, requested_by, *(after or (None, "")), limit)]
+    return [
+        _job_of(row)
+        for row in await connection.fetch(PAGE, tenant, requested_by, *(after or (None, "")), limit, _KNOWN)
+    ]
 
 
 async def claim(
     connection: Connection, tenant: int, key: str, *, runner: str, now: datetime, stale_before: datetime
 ) -> Job | None:
-    """Take a job that is queued, or whose worker has not shown itself since; None when somebody else has it."""
-    row = await connection.fetchrow(CLAIM, tenant, key, runner, now, stale_before)
+    """Take a job that is queued, or whose worker has not shown itself since; None when it is somebody else's.
+
+    A job that our release does not know, or of a tenant that a newer one folds, is a newer worker's (X-38).
+    """
+    row = await connection.fetchrow(CLAIM, tenant, key, runner, now, stale_before, _KNOWN, FOLD_LEVEL)
     return _job_of(row) if row else None
 
 

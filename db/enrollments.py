@@ -170,7 +170,10 @@ async def save_assignment(connection: Connection, tenant: int, assignment: Assig
     students = await students_from(connection, tenant, classroom.key, local_date(now, classroom.zone))
     submissions = await _unrecorded(connection, tenant, [(assignment, student) for student in students], now=now)
     has_moved = (before.due_at if before else None) != assignment.due_at
-    touches = (Touch(Waiting.TOUCH_CLASSROOM, classroom=classroom.key),) if has_moved else ()
+    # Its weight in the index of whoever has it, on every day since: their days are closed again.
+    is_reweighed = before is not None and before.difficulty != assignment.difficulty
+    kind = Waiting.REFOLD_CLASSROOM if is_reweighed else Waiting.TOUCH_CLASSROOM
+    touches = (Touch(kind, classroom=classroom.key),) if has_moved or is_reweighed else ()
     return Change(touches=touches, submissions=submissions)
 
 

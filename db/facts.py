@@ -1,7 +1,7 @@
 """What a fold reads after its locks: events, the roster's answers, policies and corrections."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 import asyncpg
@@ -10,10 +10,15 @@ from db.pool import Connection
 from rules.corrections import ITEM_KINDS, attempt_of
 from rules.evidence import CORRECTION_KINDS, SCORED_KINDS, Kind, LearningEvent
 from rules.policy import DEFAULT_POLICY, Model, Policy
+from rules.value import Value
 
-_EVENT_COLUMNS = """e.source, e.event_id, e.kind, e.occurred_at, e.revision, e.student, e.classroom, e.assignment,
+# In the order of LearningEvent's fields: see event_of.
+_EVENT_COLUMNS = """e.source, e.event_id, e.kind, e.occurred_at, e.student, e.classroom, e.revision, e.assignment,
     e.quiz, e.concepts, e.ratio, e.submission, e.due_at, e.time_spent_ms, e.target_source, e.target_event_id,
     e.kind = 'SUBMISSION_REGRADED' and coalesce((e.payload ->> 'onlyIfHigher')::boolean, false) as only_if_higher"""
+
+_KIND, _CONCEPTS = map(LearningEvent.__struct_fields__.index, ("kind", "concepts"))
+_KINDS = {kind.value: kind for kind in Kind}
 
 _CORRECTIONS = "(" + ", ".join(f"'{kind}'" for kind in sorted(CORRECTION_KINDS)) + ")"
 
@@ -119,8 +124,7 @@ order by p.classroom, p.version desc
 """
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedEvent:
+class LoggedEvent(Value, frozen=True):
     """A claimed event with its place in the log; `is_out` when it is voided or dead and so has no effect."""
 
     event: LearningEvent
@@ -130,26 +134,12 @@ class LoggedEvent:
 
 
 def event_of(row: asyncpg.Record) -> LearningEvent:
-    """Read one log row's columns as the event the fold takes."""
-    return LearningEvent(
-        source=row["source"],
-        event_id=row["event_id"],
-        kind=Kind(row["kind"]),
-        occurred_at=row["occurred_at"],
-        student=row["student"],
-        classroom=row["classroom"],
-        revision=row["revision"],
-        assignment=row["assignment"],
-        quiz=row["quiz"],
-        concepts=tuple(row["concepts"]),
-        ratio=row["ratio"],
-        submission=row["submission"],
-        due_at=row["due_at"],
-        time_spent_ms=row["time_spent_ms"],
-        target_source=row["target_source"],
-        target_event_id=row["target_event_id"],
-        only_if_higher=row["only_if_higher"],
-    )
+    """Read one log row, which begins with _EVENT_COLUMNS, as the event the fold takes."""
+    values = list(row[: len(LearningEvent.__struct_fields__)])
+    word = values[_KIND]
+    values[_KIND] = _KINDS.get(word) or Kind(word)  # a newer release's word raises NewerWord
+    values[_CONCEPTS] = tuple(values[_CONCEPTS])
+    return LearningEvent(*values)
 
 
 async def claimed_events(

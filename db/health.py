@@ -1,11 +1,11 @@
-"""Whether Postgres answers, and stands at the schema that this code was written for."""
+"""Whether Postgres answers, and stands at a schema that this code works with."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 
-from db.migrate import current_revision
+from db.migrate import Schema, schema_of
 from db.pool import ACQUIRE_SECONDS, LOST, Pool, lent, tenant_transaction
 
 PING_MS = 500
@@ -28,16 +28,16 @@ def is_away(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether Postgres answers, and the revision of its schema."""
+    """Whether Postgres answers, and where its schema stands."""
 
     is_up: bool
-    revision: str | None = None
+    schema: Schema = field(default_factory=Schema)
 
 
 async def standing_of(pool: Pool) -> Standing:
-    """Ask Postgres for its revision, with half a second of patience."""
+    """Ask Postgres for its schema, with half a second of patience."""
     try:
         async with asyncio.timeout(PING_MS / 1000 + ACQUIRE_SECONDS), lent(pool) as found:
-            return Standing(is_up=True, revision=await current_revision(found))
+            return Standing(is_up=True, schema=await schema_of(found))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return Standing(is_up=False)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 CHANNEL = "mastery.events"  # 004-10
+DEAD_CHANNEL = "mastery.dlq"  # 000-09
 FLUSH_SECONDS = 0.005
 SLOW_CHECK_SECONDS = 1.0  # how late a subscriber learns of a change whose message was lost
 RECONNECT_SECONDS = 0.25
@@ -21,13 +22,23 @@ CANCEL_SECONDS = 0.25
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """What moved in one tenant: folded classes and students, and classes whose log grew."""
+    """What moved in one tenant: folded classes and students, classes whose log grew, and jobs."""
 
     tenant: int
     classrooms: frozenset[str] = frozenset()
     students: frozenset[str] = frozenset()
     recorded: frozenset[str] = frozenset()
+    jobs: frozenset[str] = frozenset()
     traceparent: str | None = None  # of what moved it, where that is traced
+
+
+class Dead(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One event that went to the dead letters, as it is announced: where to look for it, nothing of what it says."""
+
+    tenant: int
+    source: str
+    event_id: str
+    error: str  # the kind of error
 
 
 class Bell(asyncio.Event):
@@ -36,7 +47,7 @@ class Bell(asyncio.Event):
     traceparent: str | None = None
 
 
-Topic = tuple[int, str, str]  # (tenant, "classroom" | "student" | "recorded", key)
+Topic = tuple[int, str, str]  # (tenant, "classroom" | "student" | "recorded" | "job", key)
 
 
 def topics_of(moved: Moved) -> Iterable[Topic]:
@@ -44,6 +55,7 @@ def topics_of(moved: Moved) -> Iterable[Topic]:
     yield from ((moved.tenant, "classroom", key) for key in moved.classrooms)
     yield from ((moved.tenant, "student", key) for key in moved.students)
     yield from ((moved.tenant, "recorded", key) for key in moved.recorded)
+    yield from ((moved.tenant, "job", key) for key in moved.jobs)
 
 
 class Live:
@@ -52,6 +64,7 @@ class Live:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._outgoing: list[Moved] = []
+        self._dead: list[Dead] = []
         self._flusher: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._waiters: dict[Topic, set[Bell]] = {}
@@ -60,6 +73,14 @@ class Live:
     def announce(self, moved: Moved) -> None:
         """Publish soon, best effort; call it after the commit."""
         self._outgoing.append(moved)
+        self._begin_flush()
+
+    def announce_dead(self, dead: Dead) -> None:
+        """Tell an operator's listener of a dead event, best effort; call it after the commit."""
+        self._dead.append(dead)
+        self._begin_flush()
+
+    def _begin_flush(self) -> None:
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush())
 
@@ -113,12 +134,16 @@ class Live:
 
     async def _flush(self) -> None:
         try:
-            while self._outgoing:
+            while self._outgoing or self._dead:
                 await asyncio.sleep(FLUSH_SECONDS)
                 outgoing, self._outgoing = self._outgoing, []
+                dead, self._dead = self._dead, []
                 try:
                     async with asyncio.timeout(1.0):
-                        await self._redis.publish(CHANNEL, msgspec.msgpack.encode(_merged(outgoing)))
+                        if outgoing:
+                            await self._redis.publish(CHANNEL, msgspec.msgpack.encode(_merged(outgoing)))
+                        for one in dead:
+                            await self._redis.publish(DEAD_CHANNEL, msgspec.json.encode(one))
                 except (RedisError, OSError, TimeoutError):
                     self.failures += 1
         finally:
@@ -197,6 +222,7 @@ def _merged(outgoing: list[Moved]) -> list[Moved]:
                 classrooms=earlier.classrooms | moved.classrooms,
                 students=earlier.students | moved.students,
                 recorded=earlier.recorded | moved.recorded,
+                jobs=earlier.jobs | moved.jobs,
                 traceparent=moved.traceparent,
             )
         )

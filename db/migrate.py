@@ -1,6 +1,7 @@
 """Bring a database to the newest schema: the sum of the migrations, under one lock."""
 
 import asyncio
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -53,12 +54,33 @@ async def migrate(database_url: str) -> None:
         await engine.dispose()
 
 
-async def current_revision(connection: asyncpg.Connection) -> str | None:
-    """The revision the database stands at, None before the first migration."""
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The revision a database stands at, and the oldest one whose code works with it; None where it does not say."""
+
+    revision: str | None = None
+    oldest_code: str | None = None
+
+    def serves(self, code: str) -> bool:
+        """Whether code written for this revision works here: the schema is its own, or a newer one that says so.
+
+        Revisions are numbers of one length, so they compare as texts.
+        """
+        if self.revision is None or self.revision <= code:
+            return self.revision == code
+        return self.oldest_code is not None and self.oldest_code <= code
+
+
+# Schemas before 0005 have no such column.
+_STANDS_AT = "select v.version_num as revision, to_jsonb(v) ->> 'oldest_code' as oldest_code from alembic_version v"
+
+
+async def schema_of(connection: asyncpg.Connection) -> Schema:
+    """Where the database stands; nowhere before the first migration."""
     if await connection.fetchval("select to_regclass('alembic_version') is null"):
-        return None
-    revision: str | None = await connection.fetchval("select version_num from alembic_version")
-    return revision
+        return Schema()
+    row = await connection.fetchrow(_STANDS_AT)
+    return Schema(**row) if row else Schema()
 
 
 async def make_partitions(database_url: str, *, first_day: date, months: int) -> int:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from db.pool import Connection
@@ -20,13 +19,13 @@ TEXTS_MAX = 32_768  # of some 500 bytes each: 16 MB a process
 _open_items = msgspec.json.Decoder(tuple[OpenItem, ...])
 _recent = msgspec.json.Decoder(tuple[CountedScore, ...])
 
-VIEW_COLUMNS = """v.student, v.classroom, v.last_occurred_at, v.last_revision, v.last_source, v.last_event_id,
-    v.assigned, v.graded, v.submitted, v.score_sum, v.score_count, v.last_active_at, v.open_items, v.recent"""
+VIEW_VALUES = """v.last_occurred_at, v.last_revision, v.last_source, v.last_event_id, v.assigned, v.graded, v.submitted,
+    v.score_sum, v.score_count, v.last_active_at, v.open_items, v.recent"""
 
 # Each row wanted is looked up by itself (lateral, and `offset 0` so that it stays so): where the tables were never
 # analyzed, or when they were empty, the planner takes a tenant for small and reads all of it for every batch.
 VIEWS = f"""
-select {VIEW_COLUMNS}
+select v.student, v.classroom, {VIEW_VALUES}
 from unnest($2::text[], $3::text[]) as w (student, classroom)
 cross join lateral (
     select * from view_state s where s.tenant = $1 and s.classroom = w.classroom and s.student = w.student offset 0
@@ -193,22 +192,20 @@ class Moves:
         )
 
 
-def view_of(row: asyncpg.Record) -> View:
-    """Read one view_state row."""
-    occurred_at = row["last_occurred_at"]
-    last = None
-    if occurred_at is not None:
-        last = (occurred_at, row["last_revision"], row["last_source"], row["last_event_id"])
+def view_of(values: Sequence[Any]) -> View:
+    """Read the values of VIEW_VALUES, in their order."""
+    occurred_at, revision, source, event_id, *rest = values
+    assigned, graded, submitted, score_sum, score_count, last_active_at, open_items, recent = rest
     return View(
-        last=last,
-        assigned=row["assigned"],
-        graded=row["graded"],
-        submitted=row["submitted"],
-        score_sum=row["score_sum"],
-        score_count=row["score_count"],
-        last_active_at=row["last_active_at"],
-        open_items=_open_items_of(row["open_items"]),
-        recent=_recent_of(row["recent"]),
+        None if occurred_at is None else (occurred_at, revision, source, event_id),
+        assigned,
+        graded,
+        submitted,
+        score_sum,
+        score_count,
+        last_active_at,
+        _open_items_of(open_items),
+        _recent_of(recent),
     )
 
 
@@ -228,7 +225,7 @@ async def views(connection: Connection, tenant: int, keys: Iterable[ViewKey]) ->
     wanted = list(keys)
     found = dict.fromkeys(wanted, EMPTY_VIEW)
     for row in await connection.fetch(VIEWS, tenant, [key[0] for key in wanted], [key[1] for key in wanted]):
-        found[row["student"], row["classroom"]] = view_of(row)
+        found[row["student"], row["classroom"]] = view_of(row[2:])
     return found
 
 
@@ -251,8 +248,9 @@ async def standings(
     """Load the standings wanted, by view and concept."""
     found: dict[ViewKey, dict[str, Standing]] = {key: {} for key in wanted}
     for row in await connection.fetch(STANDINGS, tenant, *_spread(wanted)):
-        student, classroom, *rest = row
-        found[student, classroom][row["concept"]] = Standing(*rest)
+        student, classroom, *values = row
+        standing = Standing(*values)
+        found[student, classroom][standing.concept] = standing
     return found
 
 
@@ -262,25 +260,24 @@ async def works(
     """Load the work wanted, by view and item."""
     found: dict[ViewKey, dict[str, Work]] = {key: {} for key in wanted}
     for row in await connection.fetch(WORKS, tenant, *_spread(wanted)):
-        found[row["student"], row["classroom"]][row["item"]] = work_of(row)
+        student, classroom, *values = row
+        work = work_of(values)
+        found[student, classroom][work.item] = work
     return found
 
 
-def work_of(row: asyncpg.Record) -> Work:
-    """Read one work row."""
-    counted_at = row["counted_occurred_at"]
-    assigned_source = row["assigned_source"]
+def work_of(values: Sequence[Any]) -> Work:
+    """Read the values of _WORK_COLUMNS after student and classroom, in their order."""
+    item, is_assigned, is_excused, due_at, source, event_id, submitted_at, counted, counted_at, *counted_by = values
     return Work(
-        item=row["item"],
-        is_assigned=row["is_assigned"],
-        is_excused=row["is_excused"],
-        due_at=row["due_at"],
-        assigned_by=None if assigned_source is None else (assigned_source, row["assigned_event_id"]),
-        submitted_at=row["submitted_at"],
-        counted=row["counted"],
-        counted_place=None
-        if counted_at is None
-        else (counted_at, row["counted_revision"], row["counted_source"], row["counted_event_id"]),
+        item,
+        is_assigned,
+        is_excused,
+        due_at,
+        None if source is None else (source, event_id),
+        submitted_at,
+        counted,
+        None if counted_at is None else (counted_at, *counted_by),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from time import monotonic
 
 from db.evidence import Answer, Status, record_all
 from db.live import Live, Moved
@@ -18,6 +19,7 @@ from rules.evidence import Submission
 
 BATCH_EVENTS_MAX = 2_000  # one transaction: long enough to pay for its commit, short enough to keep the head row moving
 WAITING_EVENTS_MAX = 20_000  # per process; beyond it a caller is told to come back (OVERLOADED)
+PATIENCE_SECONDS = 0.25  # who waited longer behind a batch that Postgres was silent to is told with it
 TRIES_MAX = 2  # a deadlock, a serialization failure or a lost connection is tried once more (idempotent by key)
 
 
@@ -37,6 +39,7 @@ class _Call:
     recorded_by: str
     traceparent: str | None
     answered: asyncio.Future[list[Answer]]
+    since: float  # monotonic seconds
 
 
 @dataclass(slots=True)
@@ -80,7 +83,7 @@ class Recorder:
             raise Overloaded
         if await self._pressure.is_late(tenant):
             raise Behind
-        call = _Call(submissions, recorded_by, traceparent, asyncio.get_running_loop().create_future())
+        call = _Call(submissions, recorded_by, traceparent, asyncio.get_running_loop().create_future(), monotonic())
         queue = self._queues.setdefault(tenant, _Queue())
         queue.calls.append(call)
         self._waiting += len(submissions)
@@ -106,7 +109,7 @@ class Recorder:
                     await self._commit(tenant, calls)
                 except Exception as error:  # handed to each caller, whose edge tells it
                     if isinstance(error, TimeoutError):
-                        # Postgres is silent: who waits behind would only wait as long again.
+                        # Postgres is silent: who has waited behind would only wait as long again.
                         calls = [*calls, *self._given_up(queue)]
                     for call in calls:
                         if not call.answered.done():
@@ -125,8 +128,10 @@ class Recorder:
         return calls
 
     def _given_up(self, queue: _Queue) -> list[_Call]:
-        calls = list(queue.calls)
-        queue.calls.clear()
+        """Take those from the queue who have waited long; the others came when the silence may have been over."""
+        calls = []
+        while queue.calls and monotonic() - queue.calls[0].since > PATIENCE_SECONDS:
+            calls.append(queue.calls.popleft())
         self._waiting -= sum(len(call.submissions) for call in calls)
         return calls
 
@@ -174,13 +179,11 @@ class Recorder:
         self, tenant: int, submissions: Sequence[Submission], answers: Sequence[Answer], traceparent: str | None
     ) -> None:
         """Wake the fold, and whoever watches a class's log. Duplicates wake too: it heals a crash after a commit."""
-        classrooms: set[str] = set()
-        for sent, answer in zip(submissions, answers, strict=True):
-            event = sent.event
-            own_shard = shard_of(classroom=event.classroom, student=event.student)
-            for shard in answer.shards or (own_shard,):
-                self._wake.mark(tenant, shard)
-            if answer.status is Status.ACCEPTED and event.classroom:
-                classrooms.add(event.classroom)
+        told = list(zip(submissions, answers, strict=True))
+        homes = {sent.event.classroom or sent.event.student for sent, answer in told if not answer.shards}
+        shards = {shard_of(classroom=home, student=home) for home in homes}
+        for shard in shards.union(*(answer.shards for answer in answers if answer.shards)):
+            self._wake.mark(tenant, shard)
+        classrooms = {sent.event.classroom for sent, answer in told if answer.status is Status.ACCEPTED} - {""}
         if classrooms:
             self._live.announce(Moved(tenant=tenant, recorded=frozenset(classrooms), traceparent=traceparent))

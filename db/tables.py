@@ -77,6 +77,7 @@ class Tenant(SQLModel, table=True):
     epoch: int = _int("epoch", default=1)  # grows on a restore: resume tokens of an earlier epoch get RESYNC
     settings: dict[str, Any] = _json("settings", default="{}")
     created_at: datetime = _when("created_at")
+    fold_level: int = _int("fold_level", default=1)  # of the newest fold that has begun here: db.fold_level
 
 
 class TenantHead(SQLModel, table=True):
@@ -379,6 +380,32 @@ class StudentState(SQLModel, table=True):
     tenant: int = _tenant()
     student: str = _id("student")
     change_no: int = _int("change_no", default=0, big=True)
+    # Snapshots hold for all days that ended by then; None: an earlier day has changed since.
+    closed_until: datetime | None = _when("closed_until", null=True)
+    close_at: datetime = Field(
+        sa_column=Column(
+            "close_at",
+            DateTime(timezone=True),
+            nullable=False,
+            server_default=text("now() + interval '1 minute'"),
+        )
+    )
+    __table_args__ = (SqlIndex("student_state_by_close", "tenant", "close_at"),)
+
+
+class DailyIndex(SQLModel, table=True):
+    """The mastery index of one student at the end of one day of the tenant, in thousandths; kept 90 days."""
+
+    __tablename__ = "daily_index"
+    tenant: int = _tenant()
+    student: str = _id("student")
+    day: date = Field(sa_column=Column("day", Date, primary_key=True))
+    score: int = _int("score")
+    coverage: int = _int("coverage")
+    completion: int | None = _int("completion", null=True)
+    quiz: int | None = _int("quiz", null=True)
+    quality: int | None = _int("quality", null=True)
+    consistency: int | None = _int("consistency", null=True)
 
 
 class ViewState(SQLModel, table=True):
@@ -449,7 +476,6 @@ class Standing(SQLModel, table=True):
     student_change: int = _int("student_change", big=True)
     __table_args__ = (
         SqlIndex("standing_by_class_change", "tenant", "classroom", "class_change", "student", "concept"),
-        SqlIndex("standing_by_student_change", "tenant", "student", "student_change", "classroom", "concept"),
     )
 
 

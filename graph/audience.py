@@ -6,6 +6,7 @@ room for it. Whoever has no room leaves with its own place, reads on from there 
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import aclosing
@@ -28,6 +29,8 @@ DELIVERY_RIGHT_SECONDS = 2.0  # a right that was withdrawn ends the deliveries w
 IDLE_RIGHT_SECONDS = 3.5  # with a second's wait, who hears nothing is judged again at least every 5 s
 ROUND_SECONDS = 1.0
 TURN = 100  # messages handed over before other work of the process gets its turn: a millisecond
+
+log = logging.getLogger("sightline.graph")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -235,8 +238,9 @@ async def _judged(audience: Audience) -> None:
     try:
         # As fresh as a delivery wants them: then no message waits for the ties of its class to be read.
         await audience.judge(seconds_max=ROUND_SECONDS)
-    except LOST:
-        return  # nobody can be judged while Postgres is away; nothing is told either
+    except Exception as error:  # the round must go on for the others; nothing is told of what cannot be judged
+        if not isinstance(error, LOST):
+            log.error("rights_unread type=%s", type(error).__name__, extra={"error_type": type(error).__name__})
 
 
 def order_of(place: Place) -> tuple[int, int, str, str]:

@@ -10,6 +10,7 @@ import strawberry
 from db import background
 from db.background import Job as JobRow
 from db.freshness import Freshness
+from db.live import Moved
 from db.pool import tenant_transaction
 from graph.access import ANY_SCOPE, PEOPLE, allow
 from graph.connections import Connection, Keyset, limit_of, page_of
@@ -59,6 +60,9 @@ class ProjectionTable(Enum):
     STANDING = strawberry.enum_value("STANDING", description="A student's mastery of, and progress on, one concept.")
     VIEW = strawberry.enum_value("VIEW", description="A student's counters in one class, or over all classes.")
     RISK_FLAG = strawberry.enum_value("RISK_FLAG", description="A raised risk flag.")
+    DAILY_INDEX = strawberry.enum_value(
+        "DAILY_INDEX", description="A student's mastery index at the end of one day of the tenant."
+    )
     CLASSROOM = strawberry.enum_value("CLASSROOM", description="The rates of a class.")
 
 
@@ -139,6 +143,8 @@ def difference_of(kept: dict[str, Any]) -> ProjectionDifference:
         classroom, student = student, classroom
     elif table is ProjectionTable.CLASSROOM:
         student, classroom = None, student
+    elif table is ProjectionTable.DAILY_INDEX:
+        classroom, name = None, classroom
     return ProjectionDifference(
         table=table,
         student_id=_id(student),
@@ -284,4 +290,5 @@ class BackgroundMutation:
         if row is None:
             message = "expected a job that is queued or running"
             return CancelJobPayload(errors=[fault(JobErrorCode.OVER, "jobId", message)], job=None)
+        context.engine.live.announce(Moved(tenant=context.viewer.tenant, jobs=frozenset({key})))
         return CancelJobPayload(errors=[], job=job_of(row))

@@ -14,6 +14,7 @@ from db.policies import policy_of
 from db.pool import tenant_transaction
 from db.visibility import ClassroomTies, of_classrooms
 from graph.access import allow
+from graph.boards import board_of
 from graph.catalog_reads import Concept
 from graph.class_mastery import StudentMastery, class_concepts, class_mastery
 from graph.classwork import (
@@ -26,6 +27,7 @@ from graph.classwork import (
     enrollment_of,
     policy_shown,
 )
+from graph.compiled import read_at_once
 from graph.connections import FIRST_DEFAULT, After, Connection, First, Keyset, limit_of, page_of
 from graph.dashboards import ClassroomRollup, Dashboard, dashboard_of, rollup_of
 from graph.freshness import Fresh, MinSeq, fresh
@@ -303,6 +305,7 @@ class ClassroomQuery:
 
     @strawberry.field(description="One class; null when there is none with this key that you may see.")
     @allow(Role.STUDENT, Role.TEACHER, Role.ADMIN, scope=Scope.READ)
+    @read_at_once(board_of)
     async def classroom(
         self,
         info: Info,

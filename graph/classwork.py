@@ -2,14 +2,20 @@
 
 from datetime import date, datetime
 from enum import Enum
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
 
 from db.classrooms import AssignmentRow, EnrollmentRow
 from graph.connections import Keyset
+from graph.freshness import fresh
 from graph.nodes import Node, global_id
+from graph.request import Info
 from graph.standings import MasteryModel
 from rules.policy import MILLION, Policy
+
+if TYPE_CHECKING:
+    from graph.students import Student
 
 ROSTER_ORDER = Keyset("roster", (str, str, str))
 ASSIGNMENT_ORDER = Keyset("assignments", (str,))
@@ -56,6 +62,18 @@ class Enrollment:
     ends_on: date | None = strawberry.field(
         description="The first day on which the person is no longer in the class; null while it is open."
     )
+
+    @strawberry.field(
+        description="The student; null for a teacher, for a key that no student has, and for one you may not see today."
+    )
+    async def student(self, info: Info) -> Annotated["Student", strawberry.lazy("graph.students")] | None:
+        """Loaded together with those of the other entries."""
+        if self.role is not EnrollmentRole.STUDENT:
+            return None
+        from graph.students import students_of  # late: a student shows work, an entry of the roster shows its student
+
+        point = await fresh(info.context)  # the operation's one reading
+        return (await students_of(info.context, [self.person_id], point)).get(self.person_id)
 
 
 def enrollment_of(row: EnrollmentRow, *, shows_name: bool) -> Enrollment:

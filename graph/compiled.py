@@ -4,32 +4,59 @@ Every doubt is the reference executor's: variables that do not decode, a viewer 
 a value that no shape writes. So there is one place that words errors, and what is compiled can only be right or slow.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from graphql import (
     DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
     GraphQLField,
+    GraphQLObjectType,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
     VariableNode,
+    get_named_type,
     print_ast,
 )
+from msgspec import Raw
 
 from graph.access import Rule, resolver_of, rule_of
 from graph.decoding import Decode, Decoders, Undecodable
 from graph.request import Context
-from graph.shapes import Shape, shape_of
+from graph.shapes import Fragments, Shape, shape_of
 
 Tell: TypeAlias = Callable[[Context, Any], Awaitable[Any]]
 Replay: TypeAlias = Callable[..., Any]
 """A middleware of graphql-core that answers the root field with what came of it already."""
 
 Resolver = TypeVar("Resolver", bound=Callable[..., Any])
+
+
+class Read(Protocol):
+    """A selection that is read at once, by the value of one variable; None is answered by the reference executor."""
+
+    @property
+    def variable(self) -> str:
+        """The variable that is its one argument."""
+
+    async def __call__(self, context: Context, value: str, /) -> Raw | None:
+        """The JSON of the root field. Whose it is to see is decided here."""
+
+
+CompileRead: TypeAlias = Callable[[GraphQLObjectType, Sequence[FieldNode], Fragments], Read | None]
+
+
+def read_at_once(compile_read: CompileRead) -> Callable[[Resolver], Resolver]:
+    """Say which selections of a query's field can be read at once; its one argument must then be a variable."""
+
+    def declare(resolver: Resolver) -> Resolver:
+        resolver.__dict__["read_at_once"] = compile_read
+        return resolver
+
+    return declare
 
 
 def straight(tell: Tell) -> Callable[[Resolver], Resolver]:
@@ -86,6 +113,26 @@ class Mutation:
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """One query whose root field is read at once."""
+
+    key: str
+    rule: Rule
+    read: Read
+
+    async def run(self, variables: dict[str, Any], context: Context) -> dict[str, Any] | Replay | None:
+        """The data of the answer; None where the reference executor must read it, or how it must end it."""
+        value = variables.get(self.read.variable)
+        if value.__class__ is not str or not self.rule.admits(context.viewer):
+            return None
+        try:
+            shown = await self.read(context, value)
+        except Exception as error:  # worded, or masked and logged, where every error of a resolver is
+            return _replay(error)
+        return None if shown is None else {self.key: shown}
+
+
+@dataclass(frozen=True, slots=True)
 class Subscription:
     """One subscription whose messages are plain attributes."""
 
@@ -120,6 +167,18 @@ class Compiler:
             return None
         return Mutation(_key(node), variable, rule, decode, tell, shape)
 
+    def query(self, document: DocumentNode, operation: OperationDefinitionNode) -> Query | None:
+        """The compiled query, or None where its field is not read at once."""
+        node, field = self._root(OperationType.QUERY, operation)
+        if node is None or field is None:
+            return None
+        rule, compile_read = rule_of(field), getattr(resolver_of(field), "read_at_once", None)
+        kind, variable = get_named_type(field.type), _only_plain_variable(operation)
+        if rule is None or compile_read is None or variable is None or not isinstance(kind, GraphQLObjectType):
+            return None
+        read: Read | None = compile_read(kind, [node], _fragments(document))
+        return Query(_key(node), rule, read) if read is not None and read.variable == variable else None
+
     def subscription(self, document: DocumentNode, operation: OperationDefinitionNode) -> Subscription | None:
         """The compiled subscription, or None where its messages hold more than plain attributes."""
         node, field = self._root(OperationType.SUBSCRIPTION, operation)
@@ -150,9 +209,20 @@ def _only_variable(operation: OperationDefinitionNode, node: FieldNode, field: G
     return variable.variable.name.value if is_plain and print_ast(variable.type) == str(argument.type) else None
 
 
+def _only_plain_variable(operation: OperationDefinitionNode) -> str | None:
+    """The name of the operation's one variable, where it is an `ID!` without a default."""
+    variables = operation.variable_definitions or ()
+    if len(variables) != 1 or variables[0].directives or variables[0].default_value is not None:
+        return None
+    return variables[0].variable.name.value if print_ast(variables[0].type) == "ID!" else None
+
+
 def _shape(document: DocumentNode, node: FieldNode, field: GraphQLField) -> Shape | None:
-    fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
-    return shape_of(field.type, [node], fragments)
+    return shape_of(field.type, [node], _fragments(document))
+
+
+def _fragments(document: DocumentNode) -> Fragments:
+    return {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
 
 
 def _key(node: FieldNode) -> str:

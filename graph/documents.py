@@ -30,7 +30,7 @@ from graphql.execution import (
 
 from graph import access, complexity
 from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, refusal, request_errors
-from graph.compiled import Compiler, Mutation, Replay, Subscription, Tally
+from graph.compiled import Compiler, Mutation, Query, Replay, Subscription, Tally
 from graph.complexity import CHARACTERS_MAX, COMMENTS_MAX, TOKENS_MAX, too_complex
 from graph.costs import Bill, billed
 from graph.refusal import ErrorCode, Refused
@@ -55,7 +55,8 @@ class Plan:
     root: str  # such as "query classroom": words of the schema only, so that there are few
     has_dashboard: bool
     bill: Bill
-    mutation: Mutation | None = None  # compiled, where it is of a known shape
+    query: Query | None = None  # compiled, where it is of a known shape
+    mutation: Mutation | None = None
     subscription: Subscription | None = None
 
     @property
@@ -140,6 +141,7 @@ class Documents:
             raise Malformed(request_errors(errors, ErrorCode.GRAPHQL_VALIDATION_FAILED))
         return replace(
             _planned(document, operation, billed(self._schema, document, operation)),
+            query=self._compiler.query(document, operation),
             mutation=self._compiler.mutation(document, operation),
             subscription=self._compiler.subscription(document, operation),
         )
@@ -166,7 +168,8 @@ class Documents:
             return refusal(Refused(ErrorCode.UNAVAILABLE, f"Stopped after {self._seconds_max:g} s: {_advice(plan)}"))
 
     async def _executed(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
-        outcome = await plan.mutation.run(variables, context) if plan.mutation else None
+        compiled = plan.query or plan.mutation
+        outcome = await compiled.run(variables, context) if compiled else None
         if isinstance(outcome, dict):
             self.tally.compiled += 1
             return Answer((), outcome, is_executed=True)

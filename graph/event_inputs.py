@@ -176,7 +176,7 @@ class VoidEventInput:
     reason: str = strawberry.field(description="Why it is void, 1 to 1,000 characters; it is kept.")
 
 
-_NAMES = EventInput.__slots__
+_NAMES = EventInput.__struct_fields__
 _PLACE_OF_LANE = _NAMES.index("lane")
 _sent: Callable[[RecordEventInput], tuple[Any, ...]] = attrgetter(*_NAMES)
 

@@ -33,7 +33,7 @@ class AsOf:
     time: datetime = strawberry.field(description="Everything received before this moment is counted or set aside.")
     withheld: int = strawberry.field(
         description="How many events are set aside, because no rule can take them or the roster does not know their "
-        "student or class."
+        "student or class; counted up to 1,000 of each."
     )
 
 

@@ -216,7 +216,7 @@ class LiveSubscription:
 
     @strawberry.subscription(
         description="How far a job is: the present state first (SNAPSHOT, without `after`), then the newest after each "
-        "step, within about a second. For whoever asked for the job, and admins."
+        "step. For whoever asked for the job, and admins."
     )
     @allow(*PEOPLE, scope=Scope.READ)
     async def job_progressed(

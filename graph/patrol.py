@@ -1,6 +1,7 @@
 """The patrol: once a second, in a few statements for all streams of the process, what moved without a message."""
 
 import asyncio
+import logging
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ from db.pool import LOST, tenant_transaction
 
 if TYPE_CHECKING:
     from graph.request import Engine
+
+log = logging.getLogger("sightline.graph")
 
 KEYS_MAX = 1_000  # of one statement
 
@@ -54,8 +57,11 @@ class Patrol:
             for tenant, topics in tenants.items():
                 try:
                     numbers = await _numbers(engine, tenant, topics)
-                except LOST:
-                    continue  # what moves meanwhile has another number afterwards
+                except Exception as error:  # the next round finds it: what moves meanwhile has another number
+                    if not isinstance(error, LOST):
+                        name = type(error).__name__
+                        log.error("numbers_unread type=%s", name, extra={"error_type": name})
+                    continue
                 moved = [topic for topic in topics if topic not in numbers or numbers[topic] != self._known.get(topic)]
                 # Whoever left meanwhile is not remembered.
                 self._known.update({topic: numbers[topic] for topic in numbers if topic in self._followed})

@@ -53,6 +53,20 @@ async def _told_many(context: Context, input: RecordEventsInput) -> RecordEvents
     return RecordEventsPayload(results=results, seq=seq, errors=[])
 
 
+async def _told_void(context: Context, input: VoidEventInput) -> VoidEventPayload:
+    """A void; `input` likewise."""
+    made = await _void(context, input)
+    if not isinstance(made, Submission):
+        return VoidEventPayload(status=RecordStatus.REJECTED, errors=errors_of(made))
+    (answer,) = await stored(context, [made])
+    return VoidEventPayload(
+        status=RecordStatus[answer.status.name],
+        event=stored_event_of(made, answer),
+        effect=effect_of(answer),
+        seq=Seq(answer.seq),
+    )
+
+
 @strawberry.type
 class RecordingMutation:
     """What happened, told once. The answer means stored, not yet counted."""
@@ -90,22 +104,14 @@ class RecordingMutation:
         "be told again under a new `eventId`. Teachers void what belongs to a class they teach."
     )
     @allow(Role.TEACHER, Role.ADMIN, scope=Scope.INGEST)
+    @straight(_told_void)
     async def void_event(
         self,
         info: Info,
         input: Annotated[VoidEventInput, strawberry.argument(description="The event, and why.")],
     ) -> VoidEventPayload:
         """Writes an EVENT_VOIDED event under an id made of the target's, so that voiding twice is one void."""
-        made = await _void(info.context, input)
-        if not isinstance(made, Submission):
-            return VoidEventPayload(status=RecordStatus.REJECTED, errors=errors_of(made))
-        (answer,) = await stored(info.context, [made])
-        return VoidEventPayload(
-            status=RecordStatus[answer.status.name],
-            event=stored_event_of(made, answer),
-            effect=effect_of(answer),
-            seq=Seq(answer.seq),
-        )
+        return await _told_void(info.context, input)
 
 
 def _misfit(count: int) -> Problem | None:

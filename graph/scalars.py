@@ -57,7 +57,7 @@ def read_event_time(value: Any) -> EventTime:
         moment = datetime.fromisoformat(f"{day}T{time}{shift}")
     except ValueError:
         return EventTime(value)
-    return EventTime(moment.replace(microsecond=int(f"{fraction or 0:0<6}"[:6])))
+    return EventTime(moment.replace(microsecond=int(f"{fraction:0<6}"[:6])) if fraction else moment)
 
 
 def write_moment(value: datetime) -> str:

@@ -43,7 +43,7 @@ class _Part(NamedTuple):
     is_required: bool
 
 
-class _Unknown(Exception):
+class Unknown(Exception):
     """The selection asks for something else than plain attributes."""
 
 
@@ -58,7 +58,7 @@ def shape_of(kind: GraphQLOutputType, nodes: Sequence[FieldNode], fragments: Fra
         return None
     try:
         write = _object(inner, nodes, fragments)
-    except _Unknown:
+    except Unknown:
         return None
 
     def shape(source: Any) -> dict[str, Any] | None:
@@ -74,11 +74,8 @@ def shape_of(kind: GraphQLOutputType, nodes: Sequence[FieldNode], fragments: Fra
 def _object(kind: GraphQLObjectType, nodes: Sequence[FieldNode], fragments: Fragments) -> _Write:
     definition = kind.extensions.get(DEFINITION)
     if definition is None or definition.is_type_of or definition.concrete_of:
-        raise _Unknown
-    by_key: dict[str, list[FieldNode]] = {}
-    for node in nodes:
-        _collect(kind, node.selection_set.selections if node.selection_set else (), fragments, by_key, set())
-    parts = [_part(kind, key, merging, fragments) for key, merging in by_key.items()]
+        raise Unknown
+    parts = [_part(kind, key, merging, fragments) for key, merging in collected(kind, nodes, fragments).items()]
     expected = definition.origin
 
     def write(source: Any) -> dict[str, Any]:
@@ -98,6 +95,14 @@ def _object(kind: GraphQLObjectType, nodes: Sequence[FieldNode], fragments: Frag
     return write
 
 
+def collected(kind: GraphQLObjectType, nodes: Sequence[FieldNode], fragments: Fragments) -> dict[str, list[FieldNode]]:
+    """What fields that merge select of an object, by response name. Raises Unknown."""
+    by_key: dict[str, list[FieldNode]] = {}
+    for node in nodes:
+        _collect(kind, node.selection_set.selections if node.selection_set else (), fragments, by_key, set())
+    return by_key
+
+
 def _collect(
     kind: GraphQLObjectType,
     selections: Sequence[SelectionNode],
@@ -109,7 +114,7 @@ def _collect(
     names = {kind.name, *(interface.name for interface in kind.interfaces)}
     for node in selections:
         if node.directives:
-            raise _Unknown
+            raise Unknown
         if isinstance(node, FieldNode):
             by_key.setdefault((node.alias or node.name).value, []).append(node)
             continue
@@ -122,7 +127,7 @@ def _collect(
             fragment = node
         condition = fragment.type_condition
         if fragment.directives or (condition and condition.name.value not in names):
-            raise _Unknown
+            raise Unknown
         _collect(kind, fragment.selection_set.selections, fragments, by_key, spread)
 
 
@@ -132,7 +137,7 @@ def _part(kind: GraphQLObjectType, key: str, nodes: Sequence[FieldNode], fragmen
         return _Part(key, lambda _: kind.name, lambda value: value, is_required=True)
     field = kind.fields.get(name)
     if field is None or field.args:
-        raise _Unknown
+        raise Unknown
     is_required = isinstance(field.type, GraphQLNonNull)
     return _Part(key, _reader(field), _writer(field.type, nodes, fragments), is_required=is_required)
 
@@ -141,12 +146,12 @@ def _reader(field: GraphQLField) -> Callable[[Any], Any]:
     """How the value is read: an attribute, or a method of the object alone; such a method must change nothing."""
     definition = field.extensions.get(DEFINITION)
     if definition is None or definition.extensions or "access_guarded" in field.extensions:
-        raise _Unknown
+        raise Unknown
     if getattr(field.resolve, "_is_default", False) and definition.default_resolver is getattr:
         return attrgetter(definition.python_name)
     resolver = definition.base_resolver
     if resolver is None or resolver.is_async or not resolver.self_parameter or len(resolver.signature.parameters) != 1:
-        raise _Unknown
+        raise Unknown
     method: Callable[[Any], Any] = resolver.wrapped_func
     return method
 
@@ -162,7 +167,7 @@ def _writer(kind: GraphQLOutputType, nodes: Sequence[FieldNode], fragments: Frag
         return _enum(kind)
     if isinstance(kind, GraphQLScalarType):
         return _SCALARS.get(kind) or _custom(kind)
-    raise _Unknown
+    raise Unknown
 
 
 def _list(kind: GraphQLOutputType, nodes: Sequence[FieldNode], fragments: Fragments) -> _Write:
@@ -182,7 +187,7 @@ def _list(kind: GraphQLOutputType, nodes: Sequence[FieldNode], fragments: Fragme
 def _enum(kind: GraphQLEnumType) -> _Write:
     members = getattr(kind, "wrapped_cls", None)
     if members is None:
-        raise _Unknown
+        raise Unknown
     names = {member: kind.coerce_output_value(member) for member in members}
 
     def write(value: Any) -> str:

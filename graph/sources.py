@@ -143,7 +143,7 @@ def event_stream(context: Context, key: str) -> Stream[RecordedEvent]:
 
 
 def job_stream(context: Context, key: str) -> Stream[Job]:
-    """One job, the newest state only. Nobody announces its steps: the slow check finds them."""
+    """One job, the newest state only."""
     tenant = context.viewer.tenant
 
     async def load() -> Job | None:

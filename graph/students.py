@@ -35,6 +35,7 @@ from graph.standings import (
     progress_of,
 )
 from graph.timelines import EventType, LearningEvent, TimelineOrder, period_of, timeline_of
+from graph.trends import StudentTrends, trends_of
 from rules.access import Role, Scope, Viewer, may_read_student, may_see_flags
 from rules.kinds import Kind
 
@@ -156,6 +157,13 @@ class Student(Node, Fresh):
             is_newest_first=order is TimelineOrder.NEWEST_FIRST,
         )
         return await timeline_of(info.context, ask, first=first, after=after)
+
+    @strawberry.field(
+        description="How the student's mastery index has moved: a snapshot for each of the last 90 days, and the trend."
+    )
+    async def trends(self, info: Info) -> StudentTrends | None:
+        """One transaction for all students of the answer."""
+        return await trends_of(info.context, self.key)
 
     @strawberry.field(
         description="The raised risk flags of the student, the most severe first; teachers see those of their own "

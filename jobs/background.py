@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from uuid import uuid4
 
 from db import background
 from db.background import Abandoned, JobKind, JobScope, JobState, Order
+from db.live import Moved
 from db.pool import LOST, Pool, tenant_transaction
 from jobs.recompute import Cancelled, Run, Stopped, Workbench
+from jobs.retention import Retention
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +35,12 @@ class Background:
         clock: Callable[[], datetime],
         drain_shard: Callable[[int, int], Awaitable[None]],
         stop: asyncio.Event,
+        announce: Callable[[Moved], None],
+        failures: Counter[str],
     ) -> None:
-        self._bench = Workbench(pool, clock, drain_shard, uuid4().hex, stop)
+        self._bench = Workbench(pool, clock, drain_shard, uuid4().hex, stop, announce, failures)
         self._sampled_at: datetime | None = None
+        self._retention = Retention(pool, clock, stop.is_set)
 
     async def run(self) -> None:
         """Look for work until told to stop; while Postgres is away, wait for it."""
@@ -63,6 +69,7 @@ class Background:
             if self._bench.stop.is_set():
                 return
             await self.do(tenant, key)
+        await self._retention.if_due()
 
     async def _sample(self, now: datetime) -> None:
         """Ask for a check of one class a tenant and night."""
@@ -86,6 +93,7 @@ class Background:
             )
         if job is None:
             return
+        bench.tell(tenant, key)
         try:
             await Run(bench, tenant, job).to_the_end()
         except Abandoned:
@@ -93,6 +101,7 @@ class Background:
         except Stopped:
             async with tenant_transaction(bench.pool, tenant) as connection:
                 await background.give_back(connection, tenant, key, runner=bench.runner)
+            bench.tell(tenant, key)
         except Cancelled:
             await self._end(tenant, key, JobState.CANCELLED)
         except LOST:
@@ -107,3 +116,4 @@ class Background:
             await background.finish(
                 connection, tenant, key, runner=bench.runner, state=state, now=bench.clock(), error=error
             )
+        bench.tell(tenant, key)

@@ -9,14 +9,15 @@ from datetime import datetime, timedelta
 from time import perf_counter
 from uuid import uuid4
 
-from db import claims, dead_letters, facts, outbox
-from db.live import Live, Moved
+from db import claims, dead_letters, facts, fold_level, outbox
+from db.live import Dead, Live, Moved
 from db.outbox import Claimed, Touch, Waiting
 from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
 from db.tally import Tally
 from db.trace import UNTRACED, Span, Tracer, within
 from jobs.fold import Batch, Unfoldable, fold
 from rules.evidence import LearningEvent
+from rules.kinds import FOLD_LEVEL, NewerWord
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,14 @@ class WorkerCrashed(Exception):
         self.row = row
 
 
+class OtherLevel(Exception):
+    """The tenant's numbers are of an older fold than ours, or of a newer one."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__("expected a tenant of our own fold")
+        self.level = level
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """What is folded of a claimed batch, and its note, if it has one."""
@@ -89,6 +98,7 @@ class Drain:
     live: Live
     tracer: Tracer = UNTRACED
     folded: Folded = field(default_factory=Folded)
+    level: int = FOLD_LEVEL
     _loose: set[tuple[int, int, str]] = field(default_factory=set)  # notes that could not be taken back yet
 
     async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
@@ -96,8 +106,9 @@ class Drain:
 
         An event that the rules fail on goes to the dead letters and its neighbours go on (000-09). A batch that fails
         otherwise is cut in half until the row at fault is alone. Lost connections are raised: they blame no event.
+        What only a newer release can fold is left to its workers (X-38).
         """
-        limit, total, collisions = CLAIM_ROWS_MAX, 0, 0
+        limit, total, collisions, is_raised = CLAIM_ROWS_MAX, 0, 0, False
         while keep_going():
             try:
                 drained = await self._once(tenant, shard, limit)
@@ -108,6 +119,16 @@ class Drain:
                     raise
                 limit = max(1, limit // LOST_SHRINK)
                 continue
+            except OtherLevel as error:
+                if error.level < self.level and not is_raised:
+                    is_raised = await fold_level.raise_to(self.pool, tenant, self.level)
+                    if is_raised:
+                        continue
+                self._leave(error)
+                break
+            except NewerWord as error:
+                self._leave(error)
+                break
             except COLLIDED as error:
                 collisions += 1
                 if collisions > COLLISIONS_MAX:
@@ -133,7 +154,10 @@ class Drain:
 
     async def classroom(self, tenant: int, classroom: str) -> None:
         """Assess one class again because time passed (its `reassess_at`)."""
-        async with tenant_transaction(self.pool, tenant, limit_ms=FOLD_MS) as connection:
+        held = fold_level.held(tenant)
+        async with tenant_transaction(self.pool, tenant, limit_ms=FOLD_MS, settings=held) as connection:
+            if await fold_level.of_tenant(connection, tenant) > self.level:
+                return  # still due, and found by a newer worker
             moved = await fold(connection, tenant, Batch.of_classroom(classroom), now=self.clock())
         self.live.announce(moved)
 
@@ -141,13 +165,16 @@ class Drain:
         """One transaction: claim, fold, delete, commit; then publish."""
         limit_ms = FOLD_MS if limit > 1 else SINGLE_FOLD_MS
         moved = Moved(tenant=tenant)
-        settings = outbox.CLAIM_SETTINGS
+        settings = f"{fold_level.held(tenant)}; {outbox.CLAIM_SETTINGS}"
         attempt = Attempt([])
         claimed: list[Claimed] = []
         span: Span | None = None
         began = perf_counter()
         try:
             async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
+                level = await fold_level.of_tenant(connection, tenant)
+                if level != self.level:
+                    raise OtherLevel(level)
                 claimed = await outbox.claim(connection, tenant, shard, limit=limit)
                 self.folded.claimed += len(claimed)
                 refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
@@ -155,6 +182,7 @@ class Drain:
                     # The touches it becomes are claimed next, a bounded number at a time.
                     for row in refolds:
                         await outbox.expand(connection, tenant, shard, row)
+                    await outbox.delete(connection, tenant, refolds)
                     return Drained(len(refolds), was_full=True)
                 if claimed:
                     attempt = await self._attempt(connection, tenant, shard, claimed)
@@ -226,13 +254,18 @@ class Drain:
         """Fold a batch; raises Unfolded for what is neither a collision, a lost connection nor one event's fault."""
         try:
             return await fold(connection, tenant, batch, now=self.clock())
-        except (*COLLIDED, Unfoldable):
+        except (*COLLIDED, Unfoldable, NewerWord):
             raise
         except Exception as error:
             # asyncpg refuses a value of the wrong kind or size with an error of its connection family
             if isinstance(error, LOST) and not isinstance(error, ValueError):
                 raise
             raise Unfolded(batch.claimed[0]) from error
+
+    def _leave(self, error: OtherLevel | NewerWord) -> None:
+        """Leave what waits to a worker of a newer release; the sweep comes round."""
+        self.folded.failures["NEWER_RELEASE"] += 1
+        log.warning("left_to_newer_release", extra={"error": type(error).__name__})
 
     def _count(self, claimed: Sequence[Claimed], seconds: float) -> None:
         waited = (self.clock() - min(row.received_at for row in claimed)).total_seconds()
@@ -248,21 +281,28 @@ class Drain:
             key = (event.source, event.event_id)
             await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
             await outbox.touch(connection, tenant, [Touch(Waiting.TOUCH_STUDENT, event.student)], now=self.clock())
+        self._announce_dead(tenant, key, error)
 
     async def _drop(self, tenant: int, shard: int, row: Claimed, error: BaseException) -> None:
         """Set aside the row that fails all alone, unless another drain has taken it meanwhile."""
         self.folded.failures["ROW_DEAD"] += 1
         log.error("row_dead", extra={"error": type(error).__name__}, exc_info=error)
+        dead: tuple[str, str] | None = None
         async with tenant_transaction(self.pool, tenant, settings=outbox.CLAIM_SETTINGS) as connection:
             claimed = await outbox.claim(connection, tenant, shard, limit=1)
             if [(c.seq, c.kind, c.occurred_at) for c in claimed] != [(row.seq, row.kind, row.occurred_at)]:
                 return
             if row.kind is Waiting.EVENT:
                 [logged] = await facts.claimed_events(connection, tenant, [(row.seq, row.received_at)])
-                key = (logged.event.source, logged.event.event_id)
-                await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
+                dead = (logged.event.source, logged.event.event_id)
+                await dead_letters.bury(connection, tenant, dead, error=type(error).__name__, now=self.clock())
             await outbox.delete(connection, tenant, claimed)
             await claims.forget(connection, tenant, shard, seq=row.seq)
+        if dead is not None:
+            self._announce_dead(tenant, dead, error)
+
+    def _announce_dead(self, tenant: int, key: tuple[str, str], error: BaseException) -> None:
+        self.live.announce_dead(Dead(tenant=tenant, source=key[0], event_id=key[1], error=type(error).__name__))
 
 
 def _traces(claimed: Sequence[Claimed]) -> list[str]:

@@ -8,8 +8,8 @@ from functools import partial
 from itertools import chain
 from typing import Self, TypeAlias
 
-from db import assessment, facts, projection, unrostered
-from db.assessment import ClassOutcome, Counters, FlagKey, StoredFlag
+from db import assessment, closing, facts, projection, unrostered
+from db.assessment import ClassOutcome, Counters, FlagKey, StoredFlag, StudentLock
 from db.live import Moved
 from db.outbox import Claimed, Waiting
 from db.pool import Connection
@@ -88,7 +88,7 @@ async def fold(connection: Connection, tenant: int, batch: Batch, *, now: dateti
     classrooms = batch.classrooms | {key[1] for key in views_to_replay if key[1]}
     students = {row.student for row in batch.claimed if row.student} | {key[0] for key in views_to_replay}
     counters = await assessment.lock_classrooms(connection, tenant, classrooms) if classrooms else {}
-    change_numbers = await assessment.lock_students(connection, tenant, students) if students else {}
+    locked = await assessment.lock_students(connection, tenant, students, now=now) if students else {}
     roster = Roster(
         await facts.rostered_students(connection, tenant, students) if students else set(),
         await facts.rostered_classrooms(connection, tenant, classrooms) if classrooms else {},
@@ -98,10 +98,12 @@ async def fold(connection: Connection, tenant: int, batch: Batch, *, now: dateti
     moves = await _fold_views(connection, tenant, work, roster, policies)
     moved_keys = moves.moved_keys
     moved_students = {key[0] for key in moved_keys}
-    student_changes = {student: change_numbers[student] + 1 for student in moved_students}
+    student_changes = {student: locked[student].change_no + 1 for student in moved_students}
     class_changes = {classroom: counters[classroom].change_no + 1 for classroom in counters}
     await projection.save(connection, tenant, moves, class_changes=class_changes, student_changes=student_changes)
     await assessment.save_students(connection, tenant, student_changes)
+    if reopened := _reopened(work, locked):
+        await closing.reopen(connection, tenant, reopened, now=now)
     traceparent = batch.traceparent
     now = _never_before(now, counters.values())
     await _assess(connection, tenant, roster.zones, counters, policies, now=now, traceparent=traceparent)
@@ -152,6 +154,16 @@ async def _work_of(
     corrected = await facts.corrected_views(connection, tenant, [entry.event for entry in logged])
     replayed |= corrected | {(student, ALL_CLASSES) for student, _ in corrected}
     return Work(new, frozenset(key for key in replayed if key[0] in roster.students))
+
+
+def _reopened(work: Work, locked: Mapping[str, StudentLock]) -> list[str]:
+    """The students of whom a day that is closed already has changed: by a late event, or by anything replayed."""
+    found = {student for student, _ in work.replayed if locked[student].closed_until is not None}
+    for (student, classroom), events in work.new.items():
+        until = locked[student].closed_until
+        if until is not None and classroom == ALL_CLASSES and any(event.occurred_at < until for event in events):
+            found.add(student)
+    return sorted(found)
 
 
 async def _fold_views(

@@ -15,10 +15,12 @@ from typing import Any
 
 from db import background, drift
 from db.background import Job, JobKind, JobScope, JobState
+from db.live import Moved
 from db.outbox import BACKFILL_LANE, Touch, Waiting, still_waiting, touch
 from db.pool import Connection, Pool, tenant_transaction
 from jobs import shadow
-from jobs.shadow import Difference, Part
+from jobs.replay import Part
+from jobs.shadow import Difference
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,12 @@ class Workbench:
     drain_shard: Callable[[int, int], Awaitable[None]]
     runner: str
     stop: asyncio.Event
+    announce: Callable[[Moved], None]
+    failures: Counter[str]  # what an operator is alerted by
+
+    def tell(self, tenant: int, key: str) -> None:
+        """Wake whoever follows the job; call it after the commit."""
+        self.announce(Moved(tenant=tenant, jobs=frozenset({key})))
 
 
 class Run:
@@ -104,6 +112,7 @@ class Run:
             async with tenant_transaction(self._bench.pool, self._tenant) as connection:
                 self._at.total = await self._total(connection)
                 await self._advance(connection)
+            self._tell()
         await self._until_folded()
         while self._at.phase:
             if self._bench.stop.is_set():
@@ -173,6 +182,7 @@ class Run:
             at.after, at.count = keys[-1], len(keys)
             at.first_seq, at.last_seq = last - len(keys) + 1, last
             is_cancelled = await self._advance(connection)
+        self._tell()
         for shard in sorted({one.shard for one in touches}):
             await self._bench.drain_shard(self._tenant, shard)
         if is_cancelled:
@@ -195,6 +205,8 @@ class Run:
                     )
                 else:
                     is_cancelled = False
+            if not left:
+                self._tell()
             if is_cancelled:
                 raise Cancelled
             if not left:
@@ -209,7 +221,7 @@ class Run:
         at, job = self._at, self._job
         if at.phase == "students":
             views_of = frozenset({job.classroom, ""}) if job.scope is JobScope.CLASSROOM else None
-            part = Part(tuple(keys), views_of, tables=("works", "standings", "views"))
+            part = Part(tuple(keys), views_of, tables=("works", "standings", "views", "days"))
         else:
             (classroom,) = keys
             members = [job.student] if job.scope is JobScope.STUDENT else await self._members(classroom)
@@ -218,6 +230,7 @@ class Run:
         at.after, at.done = keys[-1], at.done + len(keys)
         async with tenant_transaction(self._bench.pool, self._tenant) as connection:
             is_cancelled = await self._advance(connection)
+        self._tell()
         if is_cancelled:
             raise Cancelled
 
@@ -235,6 +248,9 @@ class Run:
         raise AssertionError("unreachable: the last try returns")
 
     # ------------------------------------------------------------ the job's own row
+
+    def _tell(self) -> None:
+        self._bench.tell(self._tenant, self._job.key)
 
     async def _advance(self, connection: Connection) -> bool:
         at = self._at
@@ -278,8 +294,10 @@ class Run:
                 now=now,
                 result=result,
             )
+        self._tell()
         if job.kind is JobKind.VERIFY and at.different:
-            # What an operator is alerted by: keys of jobs, never of pupils.
+            self._bench.failures["PROJECTION_DRIFT"] += 1
+            # Keys of jobs, never of pupils.
             log.error("projection_drift", extra={"job": job.key, "rows": at.different})
 
     async def _pause(self, seconds: float) -> None:

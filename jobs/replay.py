@@ -1,24 +1,33 @@
-"""Verification: every projection of a tenant recomputed from the log, beside what is stored, and where they differ."""
+"""Verification: projections recomputed from the log, beside what is stored, and where they differ.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from datetime import datetime
+A part of a tenant or all of it, by the same steps: what is stored, and what the rules make of the log, as values.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import date, datetime
 from typing import Any
 
 import msgspec
 
-from db import assessment, facts, inventory, projection
-from db.inventory import AssessedClass
+from db import assessment, closing, facts, inventory, projection
+from db import drift as checks
+from db.closing import Zones
 from db.pool import Connection, Pool, tenant_transaction
 from db.projection import ViewKey
+from jobs.closing import ended_days, indexes
 from rules.classroom import EMPTY_VIEW, ClassFacts, Rollup, View, Work
-from rules.corrections import by_view
+from rules.corrections import ALL_CLASSES, by_view
+from rules.evidence import LearningEvent
+from rules.index import MasteryIndex
 from rules.outcome import ViewState, assess_classroom, replay_view
 from rules.policy import Policy
 from rules.skill import Standing
 
-ALL_CLASSES = ""
 DIFFERENCES_MAX = 10
+LOG_STUDENTS_MAX = 100  # one read of the log: their years must come within a statement's time
+TABLES = ("works", "standings", "views", "days", "flags", "classes")
+"""The projections in the order in which they are made from one another: the first difference is the cause of others."""
 # Both sides of a verification see one moment of the tenant.
 SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 NOTHING_TO_SAY = Rollup()
@@ -56,6 +65,26 @@ class Projections:
     standings: dict[tuple[str, str, str], Standing]
     flags: dict[tuple[str, str, str], ShownFlag]  # by (classroom, student, reason)
     classes: dict[str, ClassNumbers]
+    # by (student, day); not of those of whom an earlier day has changed and was not closed again yet
+    days: dict[tuple[str, str], MasteryIndex] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is compared: the views of these students (in these classes, None: in all), and the classes' own numbers.
+
+    A class is assessed with the recomputed views of those of its students who are in the part, and the stored views
+    of the others.
+    """
+
+    students: Sequence[str]
+    views_of: frozenset[str] | None = None  # "" is the view over all classes
+    assessed: Sequence[str] = ()
+    tables: Sequence[str] = TABLES
+
+    def has(self, key: ViewKey) -> bool:
+        """Whether the view over these classes is in the part, given that its student is."""
+        return self.views_of is None or key[1] in self.views_of
 
 
 async def rebuilt(pool: Pool, tenant: int, *, now: datetime) -> Projections:
@@ -64,13 +93,13 @@ async def rebuilt(pool: Pool, tenant: int, *, now: datetime) -> Projections:
     Each class is assessed at the moment of its last assessment; one that never had any at `now`.
     """
     async with tenant_transaction(pool, tenant, read_only=True, settings=SNAPSHOT) as connection:
-        return await _rebuilt(connection, tenant, now=now)
+        return await rebuilt_part(connection, tenant, await _whole(connection, tenant), now=now)
 
 
 async def stored(pool: Pool, tenant: int) -> Projections:
     """Read everything as it is stored."""
     async with tenant_transaction(pool, tenant, read_only=True, settings=SNAPSHOT) as connection:
-        return await _stored(connection, tenant)
+        return await stored_part(connection, tenant, await _whole(connection, tenant))
 
 
 async def drift(pool: Pool, tenant: int, *, now: datetime) -> list[str]:
@@ -79,43 +108,64 @@ async def drift(pool: Pool, tenant: int, *, now: datetime) -> list[str]:
     Meaningful only while nothing waits in the tenant's outbox.
     """
     async with tenant_transaction(pool, tenant, read_only=True, settings=SNAPSHOT) as connection:
-        return difference(await _stored(connection, tenant), await _rebuilt(connection, tenant, now=now))
+        whole = await _whole(connection, tenant)
+        return difference(
+            await stored_part(connection, tenant, whole), await rebuilt_part(connection, tenant, whole, now=now)
+        )
+
+
+async def _whole(connection: Connection, tenant: int) -> Part:
+    """All that the roster knows or anything is stored of."""
+    students = await inventory.students(connection, tenant)
+    students |= {key[0] for key in await inventory.view_keys(connection, tenant)}
+    classrooms = await inventory.classrooms(connection, tenant)
+    classrooms |= (await inventory.assessed_classes(connection, tenant)).keys()
+    return Part(sorted(students), assessed=sorted(classrooms))
 
 
 def difference(a: Projections, b: Projections) -> list[str]:
     """The first differing keys of two sets of projections, each with both values; empty when they are equal."""
     found: list[str] = []
-    for field in fields(Projections):
-        ours: dict[Any, Any] = getattr(a, field.name)
-        theirs: dict[Any, Any] = getattr(b, field.name)
+    for table in fields(Projections):
+        ours: dict[Any, Any] = getattr(a, table.name)
+        theirs: dict[Any, Any] = getattr(b, table.name)
         found += [
-            f"{field.name}[{key!r}]: {ours.get(key)!r} != {theirs.get(key)!r}"
+            f"{table.name}[{key!r}]: {ours.get(key)!r} != {theirs.get(key)!r}"
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key)
         ]
     return found[:DIFFERENCES_MAX]
 
 
-async def _rebuilt(connection: Connection, tenant: int, *, now: datetime) -> Projections:
-    students = await inventory.students(connection, tenant)
-    classrooms = await inventory.classrooms(connection, tenant)
-    policies = await facts.policies(connection, tenant, classrooms | {ALL_CLASSES})
-    zones = await facts.rostered_classrooms(connection, tenant, classrooms)
-    assessed = await inventory.assessed_classes(connection, tenant)
+async def rebuilt_part(connection: Connection, tenant: int, part: Part, *, now: datetime) -> Projections:
+    """What the log says of a part; a class that was never assessed is assessed at `now`."""
     states: dict[ViewKey, ViewState] = {}
-    log = await facts.log_of_students(connection, tenant, students)
-    for key, events in by_view(log, classrooms=classrooms).items():
-        states[key] = replay_view(events, policy=policies[key[1]], is_class=key[1] != ALL_CLASSES)
-    found = projections_of(states)
-    for classroom in sorted(classrooms):
+    days: dict[tuple[str, str], MasteryIndex] = {}
+    rostered = sorted(await facts.rostered_students(connection, tenant, part.students))
+    for start in range(0, len(rostered), LOG_STUDENTS_MAX):
+        students = rostered[start : start + LOG_STUDENTS_MAX]
+        log = await facts.log_of_students(connection, tenant, students)
+        classes = await facts.rostered_classrooms(connection, tenant, {event.classroom for event in log})
+        views = by_view(log, classrooms=classes)
+        policies = await facts.policies(connection, tenant, {key[1] for key in views})
+        for key, events in views.items():
+            if part.has(key):
+                states[key] = replay_view(events, policy=policies[key[1]], is_class=key[1] != ALL_CLASSES)
+        if "days" in part.tables:
+            days |= await _days(connection, tenant, students, views)
+    found = replace(projections_of(states), days=days)
+    assessed = await checks.assessed(connection, tenant, part.assessed)
+    zones = await facts.rostered_classrooms(connection, tenant, part.assessed)
+    policies = await facts.policies(connection, tenant, zones)
+    for classroom, zone in sorted(zones.items()):
         moment = assessed[classroom].assessed_at if classroom in assessed else now
-        zone = {classroom: zones[classroom]}
-        given = (await assessment.class_facts(connection, tenant, zone, now=moment))[classroom]
-        roster_moments = await assessment.next_roster_moments(connection, tenant, zone, now=moment)
+        only = {classroom: zone}
+        given = (await assessment.class_facts(connection, tenant, only, now=moment))[classroom]
+        roster_moments = await assessment.next_roster_moments(connection, tenant, only, now=moment)
         add_assessment(
             found,
             classroom,
-            _with_views(given, classroom, states),
+            _with_views(given, classroom, part, states),
             policies[classroom],
             roster_moment=roster_moments.get(classroom),
             now=moment,
@@ -123,10 +173,31 @@ async def _rebuilt(connection: Connection, tenant: int, *, now: datetime) -> Pro
     return found
 
 
-def _with_views(given: ClassFacts, classroom: str, states: Mapping[ViewKey, ViewState]) -> ClassFacts:
-    """The class's facts with the rebuilt views in place of the stored ones."""
+async def _days(
+    connection: Connection, tenant: int, students: Sequence[str], views: Mapping[ViewKey, Sequence[LearningEvent]]
+) -> dict[tuple[str, str], MasteryIndex]:
+    """The closed days of these students, made again."""
+    zones = await closing.zones(connection, tenant, students)
+    closed = await _closed_days(connection, tenant, students, zones)
+    made = await indexes(connection, tenant, closed, zones, views)
+    return {(student, day.isoformat()): index for (student, day), index in made.items()}
+
+
+async def _closed_days(
+    connection: Connection, tenant: int, students: Sequence[str], zones: Zones
+) -> dict[str, list[date]]:
+    closed = await closing.closed(connection, tenant, students)
+    return {student: ended_days(until, zones.tenant) for student, until in closed.items()}
+
+
+def _with_views(given: ClassFacts, classroom: str, part: Part, states: Mapping[ViewKey, ViewState]) -> ClassFacts:
+    """The class's facts with the rebuilt views of the students of the part in place of the stored ones."""
+    students = set(part.students) if part.has(("", classroom)) else set()
     nothing = ViewState(EMPTY_VIEW, {}, {})
-    members = (replace(one, view=states.get((one.student, classroom), nothing).view) for one in given.members)
+    members = (
+        replace(one, view=states.get((one.student, classroom), nothing).view) if one.student in students else one
+        for one in given.members
+    )
     return replace(given, members=tuple(members))
 
 
@@ -174,17 +245,22 @@ def add_class(
         found.classes[classroom] = ClassNumbers(rollup, policy_version, reassess_at)
 
 
-async def _stored(connection: Connection, tenant: int) -> Projections:
-    keys = await inventory.view_keys(connection, tenant)
-    everything = dict.fromkeys(keys)
+async def stored_part(connection: Connection, tenant: int, part: Part) -> Projections:
+    """What is stored of a part."""
+    keys = [key for key in await checks.view_keys(connection, tenant, part.students) if part.has(key)]
     views = await projection.views(connection, tenant, keys)
-    works = await projection.works(connection, tenant, everything)
-    standings = await projection.standings(connection, tenant, everything)
+    works = await projection.works(connection, tenant, dict.fromkeys(keys))
+    standings = await projection.standings(connection, tenant, dict.fromkeys(keys))
     found = projections_of({key: ViewState(views[key], works[key], standings[key]) for key in keys})
-    classes: dict[str, AssessedClass] = await inventory.assessed_classes(connection, tenant)
-    for classroom, one in classes.items():
+    if "days" in part.tables:
+        zones = await closing.zones(connection, tenant, part.students)
+        closed = await _closed_days(connection, tenant, part.students, zones)
+        for (student, day), index in (await closing.stored(connection, tenant, closed)).items():
+            if day in closed[student]:
+                found.days[student, day.isoformat()] = index
+    for classroom, one in (await checks.assessed(connection, tenant, part.assessed)).items():
         add_class(found, classroom, one.rollup, one.policy_version, one.reassess_at)
-    for classroom, flags in (await assessment.stored_flags(connection, tenant, classes)).items():
+    for classroom, flags in (await assessment.stored_flags(connection, tenant, part.assessed)).items():
         for (student, reason), flag in flags.items():
             if flag.memory.severity is not None:
                 found.flags[classroom, student, reason.value] = ShownFlag(

@@ -4,49 +4,27 @@ Live traffic goes on meanwhile: whoever has something waiting in the outbox is l
 not yet those of the log.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from db import assessment, drift, facts, projection
+from db import drift
 from db.outbox import Waiting
 from db.pool import Connection, Pool, tenant_transaction
-from db.projection import ViewKey
-from jobs.replay import (
-    ALL_CLASSES,
-    SNAPSHOT,
-    Projections,
-    ShownFlag,
-    add_assessment,
-    add_class,
-    projections_of,
-)
-from rules.classroom import ClassFacts
-from rules.corrections import by_view
-from rules.outcome import ViewState, replay_view
+from jobs.replay import SNAPSHOT, Part, Projections, rebuilt_part, stored_part
 from rules.skill import Standing
 
-LOG_STUDENTS_MAX = 100  # one read of the log: their years must come within a statement's time
-TABLES = ("works", "standings", "views", "flags", "classes")
-"""The projections in the order in which they are made from one another: the first difference is the cause of others."""
-NAMES = {"works": "WORK", "standings": "STANDING", "views": "VIEW", "flags": "RISK_FLAG", "classes": "CLASSROOM"}
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What is compared: the views of these students (in these classes, None: in all), and the classes' own numbers.
-
-    A class is assessed with the recomputed views of those of its students who are in the part, and the stored views
-    of the others.
-    """
-
-    students: Sequence[str]
-    views_of: frozenset[str] | None = None  # "" is the view over all classes
-    assessed: Sequence[str] = ()
-    tables: Sequence[str] = TABLES
+NAMES = {
+    "works": "WORK",
+    "standings": "STANDING",
+    "views": "VIEW",
+    "days": "DAILY_INDEX",
+    "flags": "RISK_FLAG",
+    "classes": "CLASSROOM",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +55,8 @@ async def compared(pool: Pool, tenant: int, part: Part, *, now: datetime) -> Com
     """Compare a part with its log, at one moment of the tenant; what waits for the fold is skipped and counted."""
     async with tenant_transaction(pool, tenant, read_only=True, settings=SNAPSHOT) as connection:
         settled = await _settled(connection, tenant, part)
-        stored = await _stored(connection, tenant, settled)
-        rebuilt = await _rebuilt(connection, tenant, settled, now=now)
+        stored = await stored_part(connection, tenant, settled)
+        rebuilt = await rebuilt_part(connection, tenant, settled, now=now)
     skipped = len(part.students) - len(settled.students) + len(part.assessed) - len(settled.assessed)
     keys = sum(len(getattr(stored, table).keys() | getattr(rebuilt, table).keys()) for table in part.tables)
     return Comparison(keys, tuple(_differences(stored, rebuilt, part.tables)), skipped)
@@ -109,66 +87,6 @@ async def _settled(connection: Connection, tenant: int, part: Part) -> Part:
     moving = {classroom for _, classroom, _ in waiting}
     quiet = () if restless.intersection(part.students) else part.assessed
     return replace(part, students=students, assessed=tuple(one for one in quiet if one not in moving))
-
-
-async def _stored(connection: Connection, tenant: int, part: Part) -> Projections:
-    keys = [key for key in await drift.view_keys(connection, tenant, part.students) if _is_in(part, key)]
-    views = await projection.views(connection, tenant, keys)
-    works = await projection.works(connection, tenant, dict.fromkeys(keys))
-    standings = await projection.standings(connection, tenant, dict.fromkeys(keys))
-    found = projections_of({key: ViewState(views[key], works[key], standings[key]) for key in keys})
-    for classroom, one in (await drift.assessed(connection, tenant, part.assessed)).items():
-        add_class(found, classroom, one.rollup, one.policy_version, one.reassess_at)
-    for classroom, flags in (await assessment.stored_flags(connection, tenant, part.assessed)).items():
-        for (student, reason), flag in flags.items():
-            if flag.memory.severity is not None:
-                found.flags[classroom, student, reason.value] = ShownFlag(
-                    int(flag.memory.severity), flag.overall, flag.evidence, flag.clears_when
-                )
-    return found
-
-
-async def _rebuilt(connection: Connection, tenant: int, part: Part, *, now: datetime) -> Projections:
-    states: dict[ViewKey, ViewState] = {}
-    for start in range(0, len(part.students), LOG_STUDENTS_MAX):
-        students = part.students[start : start + LOG_STUDENTS_MAX]
-        log = await facts.log_of_students(connection, tenant, students)
-        classes = await facts.rostered_classrooms(connection, tenant, {event.classroom for event in log})
-        views = {key: events for key, events in by_view(log, classrooms=set(classes)).items() if _is_in(part, key)}
-        policies = await facts.policies(connection, tenant, {key[1] for key in views})
-        for key, events in views.items():
-            states[key] = replay_view(events, policy=policies[key[1]], is_class=key[1] != ALL_CLASSES)
-    found = projections_of(states)
-    assessed = await drift.assessed(connection, tenant, part.assessed)
-    zones = await facts.rostered_classrooms(connection, tenant, part.assessed)
-    policies = await facts.policies(connection, tenant, zones)
-    for classroom, zone in sorted(zones.items()):
-        moment = assessed[classroom].assessed_at if classroom in assessed else now
-        only = {classroom: zone}
-        given = (await assessment.class_facts(connection, tenant, only, now=moment))[classroom]
-        roster_moments = await assessment.next_roster_moments(connection, tenant, only, now=moment)
-        add_assessment(
-            found,
-            classroom,
-            _with_views(given, classroom, states),
-            policies[classroom],
-            roster_moment=roster_moments.get(classroom),
-            now=moment,
-        )
-    return found
-
-
-def _with_views(given: ClassFacts, classroom: str, states: Mapping[ViewKey, ViewState]) -> ClassFacts:
-    """The class's facts with the recomputed views where there are any."""
-    members = (
-        replace(one, view=states[one.student, classroom].view) if (one.student, classroom) in states else one
-        for one in given.members
-    )
-    return replace(given, members=tuple(members))
-
-
-def _is_in(part: Part, key: ViewKey) -> bool:
-    return part.views_of is None or key[1] in part.views_of
 
 
 # ---------------------------------------------------------------- what saving would move

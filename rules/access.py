@@ -221,6 +221,7 @@ _QUERIES = {
     "student.progress": "SGTAI",
     "student.conceptProgress": "SGTAI",
     "student.timeline": "SGTAI",
+    "student.trends": "SGTAI",
     "student.riskFlags": "TAI",
     "classroom": "STAI",
     "classroom.dashboard": "TA",

@@ -10,13 +10,13 @@ from functools import lru_cache
 
 from rules.evidence import EvidenceKey, Kind, LearningEvent
 from rules.rounding import half_even
+from rules.value import Value
 
 RECENT_MAX = 4  # three falls in a row take four scores
 FRESH_MAX = 16_384  # items of the classes a worker folds
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Value, frozen=True):
     """One item (assignment or quiz) as one student did it in one class.
 
     `counted` is the counted score in millionths (attempt policy LATEST: the attempt last in total order);
@@ -38,8 +38,7 @@ class Work:
         return self.counted is not None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenItem:
+class OpenItem(Value, frozen=True):
     """Assigned, not excused, not graded: what may be missing, now or once it is due."""
 
     item: str
@@ -48,8 +47,7 @@ class OpenItem:
     assigned_by: tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class CountedScore:
+class CountedScore(Value, frozen=True):
     """A counted score at its attempt's place, with the event it came from."""
 
     item: str
@@ -57,8 +55,7 @@ class CountedScore:
     place: EvidenceKey
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Value, frozen=True):
     """What one student's work adds up to in one class ("" = over all classes, where only `last` is used)."""
 
     last: EvidenceKey | None = None  # the last key folded: later events may continue from here
@@ -75,8 +72,7 @@ class View:
 EMPTY_VIEW = View()
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Value, frozen=True):
     """One active enrolment, as the class assessment sees it."""
 
     student: str

@@ -34,6 +34,7 @@ class Counted:
     events: list[LearningEvent]
     regrades: list[LearningEvent] = field(default_factory=list)
     reopened: Mapping[Item, EvidenceKey] = field(default_factory=dict)
+    excused: frozenset[Item] = frozenset()
 
 
 def attempt_of(event: LearningEvent) -> Name | None:
@@ -96,7 +97,9 @@ def counted(ordered: Sequence[LearningEvent]) -> Counted:
     left = [_left_of(event, excused, reopened) for event in ordered if event.kind not in CORRECTION_KINDS]
     if marks:
         left = sorted([*left, *marks.values()], key=lambda event: event.key)
-    return Counted(left, [event for event in ordered if event.kind is Kind.SUBMISSION_REGRADED], reopened)
+    return Counted(
+        left, [event for event in ordered if event.kind is Kind.SUBMISSION_REGRADED], reopened, frozenset(excused)
+    )
 
 
 def _left_of(

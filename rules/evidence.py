@@ -1,12 +1,15 @@
 """What is recorded: an event as sent, as stored, what can be wrong with it, and the total order of the log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from rules.kinds import ACTIVE_KINDS, CONCEPT_KINDS, CORRECTION_KINDS, SCORED_KINDS, Kind
+from rules.value import Value
 
 __all__ = [
     "ACTIVE_KINDS",
@@ -36,8 +39,7 @@ class Lane(StrEnum):
     BACKFILL = "BACKFILL"
 
 
-@dataclass(frozen=True, slots=True)
-class LearningEvent:
+class LearningEvent(Value, frozen=True):
     """One validated event, as the log stores it and the fold reads it.
 
     Times are UTC, cut to microseconds. `ratio` is in millionths (score / max_score), above 1_000_000 only with extra
@@ -73,8 +75,7 @@ class LearningEvent:
         return self.assignment or self.quiz
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Value, frozen=True):
     """A validated event on its way into the log, with what the fold never reads.
 
     `fingerprint` is 16 bytes over the fields as sent, before any default or filling (000-02).
@@ -91,8 +92,7 @@ class Submission:
     dropped: int = 0  # metadata keys that the kind's schema does not know, left out (003-68)
 
 
-@dataclass(frozen=True, slots=True)
-class EventInput:
+class EventInput(Value, frozen=True):
     """One event as it came off the wire, nothing checked, nothing filled; None is "not sent".
 
     Times carry an offset. `metadata` is a JSON object.
@@ -171,15 +171,14 @@ APPS = frozenset({"WHITEBOARD", "NOTEBOOK"})
 """The two apps every tenant knows (003-01)."""
 
 
-@dataclass(frozen=True, slots=True)
-class IntakeSettings:
+class IntakeSettings(Value, frozen=True):
     """What the tenant, the class and the assignment say about an event that comes in.
 
     `scales` is the highest score by source, for events without maxScore (C2). `apps` None means any name.
     `assignment_concepts` are those of the known assignment the event names.
     """
 
-    scales: Mapping[str, float] = field(default_factory=dict)
+    scales: Mapping[str, float] = msgspec.field(default_factory=dict)
     apps: frozenset[str] | None = APPS
     extra_credit: bool = False
     assignment_concepts: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -30,7 +30,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DIFFICULTIES = frozenset({"beginner", "intermediate", "advanced"})
 
 FIELD_BY_NAME: Mapping[str, str] = MappingProxyType(
-    {name: re.sub(r"_(\w)", lambda found: found[1].upper(), name) for name in EventInput.__slots__}
+    {name: re.sub(r"_(\w)", lambda found: found[1].upper(), name) for name in EventInput.__struct_fields__}
 )
 """EventInput's attributes as clients write them."""
 
@@ -66,6 +66,17 @@ def is_id(value: object) -> bool:
     if value.isascii() and value.isprintable():
         return value[0] != " " and value[-1] != " "
     return _UNWANTED.search(value) is None and value == value.strip()
+
+
+def are_plain_ids(values: Sequence[object]) -> bool:
+    """Whether all of these are ids of the plainest kind, without any blank; where False, `is_id` says which are none.
+
+    Nearly all ids are plain, and looking at an event's ids at once costs a third of looking at each.
+    """
+    if not all(type(value) is str and 0 < len(value) <= ID_LENGTH_MAX for value in values):
+        return False
+    text = "".join(values)  # type: ignore[arg-type] # the line above has seen to it
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 @lru_cache(maxsize=8_192)

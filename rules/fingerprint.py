@@ -16,7 +16,7 @@ TRACE_CONTEXT = frozenset({"traceparent", "tracestate", "baggage"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # The key (source, event_id) names the event and the lane its urgency: neither is what the event says.
-_NAMES = tuple(name for name in EventInput.__slots__ if name not in {"event_id", "source", "lane"})
+_NAMES = tuple(name for name in EventInput.__struct_fields__ if name not in {"event_id", "source", "lane"})
 _values: Callable[[EventInput], tuple[Any, ...]] = attrgetter(*_NAMES)
 
 
@@ -27,17 +27,12 @@ def fingerprint_of(given: EventInput) -> bytes:
     a field added later changes no stored fingerprint.
     """
     sent = [
-        (name, value if type(value) is str and name not in _SPECIAL else _canonical(name, value))
-        for name, value in zip(_NAMES, _values(given), strict=True)
+        (name, value if spell is _plain and type(value) is str else spell(value))
+        for name, value, spell in zip(_NAMES, _values(given), _SPELLINGS, strict=True)
         if value is not None
     ]
     # ascii() escapes the same way in every Python version; repr() follows the Unicode tables of the day.
     return blake2b(ascii(sent).encode("ascii"), digest_size=FINGERPRINT_BYTES).digest()
-
-
-def _canonical(name: str, value: Any) -> object:
-    special = _SPECIAL.get(name)
-    return special(value) if special else _plain(value)
 
 
 def _plain(value: Any) -> object:
@@ -60,8 +55,9 @@ def _metadata(value: dict[str, Any]) -> object:
 
 
 _SPECIAL: dict[str, Callable[[Any], object]] = {
-    "type": lambda value: KIND_BY_NAME[value].value,
+    "type": {name: kind.value for name, kind in KIND_BY_NAME.items()}.__getitem__,
     "concept_ids": lambda value: tuple(sorted(set(value))),
     "difficulty": lambda value: value.lower(),
     "metadata": _metadata,
 }
+_SPELLINGS = tuple(_SPECIAL.get(name, _plain) for name in _NAMES)

@@ -85,6 +85,7 @@ class Facts:
 
 
 NO_FACTS = Facts()
+NO_SETTINGS = IntakeSettings()
 
 
 def is_trusted(viewer: Viewer) -> bool:
@@ -146,11 +147,11 @@ def settings_for(given: EventInput, viewer: Viewer, facts: Facts, *, now: dateti
     classroom = given.classroom_id or ""
     found = facts.classrooms.get(classroom)
     if not is_trusted(viewer) and not (found and _is_in(found, viewer, _moments(given.occurred_at, now))):
-        return IntakeSettings()
-    return IntakeSettings(
-        extra_credit=found.extra_credit if found else False,
-        assignment_concepts=facts.concepts.get((classroom, given.assignment_id or ""), ()),
-    )
+        return NO_SETTINGS
+    concepts = facts.concepts.get((classroom, given.assignment_id or ""), ())
+    if found is None and not concepts:
+        return NO_SETTINGS
+    return IntakeSettings(extra_credit=found.extra_credit if found else False, assignment_concepts=concepts)
 
 
 def refusals_of(

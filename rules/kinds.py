@@ -5,8 +5,28 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from types import MappingProxyType
 
+FOLD_LEVEL = 1
+"""Which fold this code is. A release in which the same log gives other numbers (a kind that begins to count, a rule
+that changes) adds one: from the first fold of a tenant at the new level on, older workers leave it alone (X-38)."""
 
-class Kind(StrEnum):
+
+class NewerWord(ValueError):
+    """A word that a newer release stored: whoever does not know it leaves the row to who does."""
+
+    def __init__(self, word: object) -> None:
+        super().__init__("expected a word of this release")
+        self.word = word
+
+
+class StoredWord(StrEnum):
+    """Words as they are stored: one that is unknown here is no mistake, but a newer release's."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise NewerWord(value)
+
+
+class Kind(StoredWord):
     """The canonical event types (000-04)."""
 
     ASSIGNMENT_ASSIGNED = "ASSIGNMENT_ASSIGNED"

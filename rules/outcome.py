@@ -38,6 +38,7 @@ from rules.risk import (
     trend_flag,
 )
 from rules.skill import EFFECTS, Standing, advance, fresh_standing
+from rules.value import Value
 
 
 class OutOfOrder(Exception):
@@ -49,8 +50,7 @@ class OutOfOrder(Exception):
         self.got = got
 
 
-@dataclass(frozen=True, slots=True)
-class ViewState:
+class ViewState(Value, frozen=True):
     """A view with the items and concepts at hand: all of them after a replay, else those that the events touch."""
 
     view: View

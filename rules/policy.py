@@ -1,12 +1,13 @@
 """What a class has decided about its numbers: versioned, handed to every rule as a value."""
 
 from dataclasses import dataclass
-from enum import StrEnum
+
+from rules.kinds import StoredWord
 
 MILLION = 1_000_000  # every ratio, rate and threshold is an integer of millionths, so no order changes a digit
 
 
-class Model(StrEnum):
+class Model(StoredWord):
     """How evidence becomes a score (Definition A)."""
 
     DECAYING_AVERAGE = "DECAYING_AVERAGE"

@@ -1,7 +1,7 @@
 """Who is slipping, and why: the flags of Definition F, found by comparing what was with what is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from functools import lru_cache
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from rules.calendar import day_start, from_epoch_ms, local_date
 from rules.classroom import CountedScore, Member, OpenItem, View
 from rules.rounding import half_even
+from rules.value import Value
 
 INSTANTS_MAX = 4_096  # due dates: a class shares them
 EVIDENCE_MAX = 20  # entries of a list in a flag's evidence; the total stands beside it
@@ -48,8 +49,7 @@ class Change(StrEnum):
     CLEARED = "CLEARED"
 
 
-@dataclass(frozen=True, slots=True)
-class RiskFlag:
+class RiskFlag(Value, frozen=True):
     """(student, reason) in one class, raised; `evidence` is JSON-ready: event ids and numbers."""
 
     student: str
@@ -61,8 +61,7 @@ class RiskFlag:
     rate_rearmed: bool = True  # COMPLETION_BELOW_MEDIAN: see FlagMemory.is_armed
 
 
-@dataclass(frozen=True, slots=True)
-class FlagMemory:
+class FlagMemory(Value, frozen=True):
     """What is remembered of a (student, reason): the raised flag if any, and what keeps its return silent."""
 
     severity: Severity | None  # None: not raised now
@@ -74,8 +73,7 @@ class FlagMemory:
     is_armed: bool  # COMPLETION_BELOW_MEDIAN notifies again only after the rate reached median + 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Value, frozen=True):
     """One stored change of one flag; `overall` is the student's overall severity after it."""
 
     student: str

@@ -10,12 +10,12 @@ from typing import NamedTuple
 from rules.evidence import ACTIVE_KINDS, CORRECTION_KINDS, SCORED_KINDS, Kind, LearningEvent
 from rules.policy import MILLION, Model, Policy
 from rules.rounding import half_even
+from rules.value import Value
 
 FRESH_MAX = 16_384  # concepts of the classes a worker folds
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Value, frozen=True):
     """One view's mastery of, and progress on, one concept.
 
     Ratios and sums are in millionths; `score` is in thousandths (3 decimals, half-even), None without evidence.

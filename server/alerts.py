@@ -59,6 +59,8 @@ ALERTS = (
     Alert("DatabaseAway", "critical", "max(database_up)", "<", 1, "1m", "no process reaches Postgres"),
     Alert("PartitionsMissing", "critical", "min(partitions_ahead)", "<", PARTITIONS_AHEAD_MIN, "1h",
           "the log's months are not made ahead"),
+    Alert("ProjectionDrift", "critical", 'sum(increase(failures_total{kind="PROJECTION_DRIFT"}[1h]))', ">", 0, "0m",
+          "a check found numbers that are not those of the log"),
     Alert("ApiSlow", "warning", API_P95, ">", API_P95_SECONDS_MAX, "10m", "p95 of requests is high"),
     Alert("DatabaseSlow", "warning", DATABASE_P95, ">", DATABASE_P95_SECONDS_MAX, "5m", "p95 of transactions is high"),
     Alert("FoldLate", "warning", "max(event_queue_oldest_seconds)", ">", LAG_SECONDS_MAX, "1m",

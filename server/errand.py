@@ -38,7 +38,14 @@ async def run_errand(
         async def drain_shard(of_tenant: int, shard: int) -> None:
             await drain.shard(of_tenant, shard, keep_going=lambda: not stop.is_set())
 
-        lane = Background(pool=opened.pool, clock=opened.clock, drain_shard=drain_shard, stop=stop)
+        lane = Background(
+            pool=opened.pool,
+            clock=opened.clock,
+            drain_shard=drain_shard,
+            stop=stop,
+            announce=opened.live.announce,
+            failures=drain.folded.failures,
+        )
         doing: asyncio.Task[None] | None = None
         try:
             while True:

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from db.pool import Pool
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says at the end, where everyone reads, what was left out: a skip is one letter among two thousand dots."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = {str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped if report.longrepr}
+    for reason in sorted(reasons):
+        if reason.startswith("LEFT OUT"):
+            terminalreporter.write_sep("!", reason, yellow=True, bold=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nobody_is_named(request: pytest.FixtureRequest) -> Iterator[None]:
     """000-24, C13: whatever ran, no log, trace or metric of it names a person or shows a token.

@@ -24,7 +24,7 @@ import asyncpg
 from rules.access import Role
 from tests.bench.driver import Load
 from tests.bench.figures import Figures, claim, median
-from tests.bench.load import Job
+from tests.bench.orders import Job
 from tests.bench.school import ONE_CLASS, SPREAD, Shape, settle, token_of
 from tests.bench.service import TIMED, Service, spent
 
@@ -72,7 +72,9 @@ async def _pairs(shape: Shape, *, batches: int, pairs: int) -> dict[str, Any]:
         for pair in range(pairs + 1):
             base = await _head(service.connection, tenant)
             ours = await _send(service, tenant, shape, pair=pair, batches=batches)
-            copied = await _copy(service.connection, tenant, base, events)
+            rows = await rows_past(service.connection, tenant, base)
+            await service.connection.execute("checkpoint")
+            copied = await copy_rows(service.connection, rows, events)
             taken.append({**ours, "copy_seconds": copied, "ratio": ours["seconds"] / copied})
         service.check()
         version = await service.postgres_version()
@@ -128,12 +130,16 @@ async def _head(connection: asyncpg.Connection, tenant: int) -> int:
     return int(await connection.fetchval("select seq from tenant_head where tenant = $1", tenant))
 
 
-async def _copy(connection: asyncpg.Connection, tenant: int, base: int, events: int) -> float:
-    """B: the rows past a position, copied in one statement; returns its seconds, the commit included."""
+async def rows_past(connection: asyncpg.Connection, tenant: int, base: int) -> io.BytesIO:
+    """The rows of the log past a position, as COPY takes them."""
     rows = io.BytesIO()
     await connection.copy_from_query(ROWS, tenant, base, output=rows)
     rows.seek(0)
-    await connection.execute("checkpoint")
+    return rows
+
+
+async def copy_rows(connection: asyncpg.Connection, rows: io.BytesIO, events: int) -> float:
+    """B: the rows, copied in one statement; returns its seconds, the commit included."""
     started = monotonic()
     done = await connection.copy_to_table("copied", source=rows)
     seconds = monotonic() - started

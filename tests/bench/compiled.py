@@ -32,7 +32,7 @@ from graph.streams import LiveMessageKind
 from rules.access import Role, Scope, Viewer
 from rules.evidence import Submission
 from tests.bench.figures import Figures, claim, median
-from tests.bench.load import RECORD_EVENT, RECORD_EVENTS
+from tests.bench.orders import RECORD_EVENT, RECORD_EVENTS
 from tests.bench.school import SPREAD, events
 
 BATCH = 1_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench.figures import PROJECT
-from tests.bench.load import Job, Seen
+from tests.bench.orders import Job, Seen
 
 PREPARE_SECONDS_MAX = 120.0
 DONE_SECONDS_MAX = 600.0

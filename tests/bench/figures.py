@@ -36,8 +36,14 @@ def median(values: Sequence[float]) -> float:
     return float(f"{statistics.median(values):.4g}")
 
 
+def tried() -> dict[str, str]:
+    """Settings to try on api and worker, as `BENCH_SETTINGS="WORKER_CONCURRENCY=2 ..."`; told beside the figures."""
+    return dict(part.split("=", 1) for part in os.environ.get("BENCH_SETTINGS", "").split())
+
+
 def machine(postgres: str) -> dict[str, str]:
     """What the figures hold for."""
+    asked = {"settings": " ".join(f"{name}={value}" for name, value in tried().items())} if tried() else {}
     return {
         "cpu": _cpu(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -47,6 +53,7 @@ def machine(postgres: str) -> dict[str, str]:
         "postgres": postgres,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
+        **asked,
     }
 
 
@@ -84,6 +91,11 @@ def write(name: str, figures: Figures) -> None:
 
 def page() -> str:
     """docs/bench/README.md from the files beside it."""
+    return page_of({path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))})
+
+
+def page_of(kept: Mapping[str, Figures]) -> str:
+    """The page that shows these figures, by the name of their bench."""
     lines = [
         "# Measurements",
         "",
@@ -91,26 +103,40 @@ def page() -> str:
         "page. What a bench compares, and why that is fair, is the docstring of its module in `tests/bench/`. Absolute",
         "numbers hold for the machine named; ratios travel.",
     ]
-    for path in sorted(FOLDER.glob("*.json")):
-        found = json.loads(path.read_text())
-        lines += ["", f"## {path.stem}", "", found["about"], ""]
+    for name, found in kept.items():
+        lines += ["", f"## {name}", "", found["about"], ""]
         lines += _table(["figure", "measured", "limit", "holds"], [_claim(claim) for claim in found["claims"]])
-        on = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
+        on = ", ".join(f"{part} {value}" for part, value in found["machine"].items())
         lines += ["", f"Size `{found['size']}`. {on}."]
     return "\n".join(lines) + "\n"
 
 
-def claim(name: str, value: float | str, *, unit: str = "", limit: float | None = None) -> Figures:
-    """One line of the page; `limit` is the most that `value` may be."""
-    return {"name": name, "value": value, "unit": unit, "limit": limit}
+def claim(
+    name: str, value: float | str, *, unit: str = "", limit: float | None = None, least: float | None = None
+) -> Figures:
+    """One line of the page; `limit` is the most that `value` may be, `least` the least."""
+    found = {"name": name, "value": value, "unit": unit, "limit": limit}
+    return found if least is None else {**found, "least": least}
+
+
+def bound(found: Mapping[str, Any]) -> str:
+    """The limit of a claim, in words; empty where it has none."""
+    sign, value = ("≥", found["least"]) if "least" in found else ("≤", found["limit"])
+    return "" if value is None else f"{sign} {value:g} {found['unit']}".strip()
+
+
+def holds(found: Mapping[str, Any]) -> bool:
+    """Whether a claim is within its limit; one without a limit is."""
+    if "least" in found:
+        return bool(found["value"] >= found["least"])
+    return found["limit"] is None or bool(found["value"] <= found["limit"])
 
 
 def _claim(found: Mapping[str, Any]) -> list[str]:
-    value, limit, unit = found["value"], found["limit"], found["unit"]
+    value = found["value"]
     shown = f"{value:,}" if isinstance(value, int | float) else str(value)
-    if limit is None:
-        return [found["name"], f"{shown} {unit}".strip(), "", ""]
-    return [found["name"], f"{shown} {unit}".strip(), f"≤ {limit:g} {unit}".strip(), "yes" if value <= limit else "NO"]
+    verdict = ("yes" if holds(found) else "NO") if bound(found) else ""
+    return [found["name"], f"{shown} {found['unit']}".strip(), bound(found), verdict]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,9 +5,12 @@ it saw. All moments are of the machine's monotonic clock, which every process on
 """
 
 import asyncio
+import random
 import sys
-from collections import Counter
-from collections.abc import Iterator
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -18,69 +21,22 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from tests.bench.orders import READS, RECORD_EVENT, RECORD_EVENTS, SUBSCRIPTIONS, Job, Seen
 from tests.bench.school import Shape, events
 from tests.bench.wire import Lane, request_of
 
-RECORD_EVENTS = """
-mutation Record($input: RecordEventsInput!) {
-  recordEvents(input: $input) {
-    results { status errors { code field message } }
-    errors { code field message }
-  }
-}
-"""
-RECORD_EVENT = """
-mutation Record($input: RecordEventInput!) {
-  recordEvent(input: $input) { status event { id seq } errors { code field message } }
-}
-"""
-MASTERY_CHANGED = """
-subscription Watch($classroom: ID!) {
-  masteryChanged(classroomId: $classroom) {
-    kind resumeToken studentId mastery { concept { key name } score state evidenceCount }
-  }
-}
-"""
 ACCEPTED = b'"ACCEPTED"'
+FAILED = b'"errors":[{'
 EVIDENCE = frozenset({"SUBMISSION_GRADED", "QUIZ_ATTEMPT"})
-PACE_LANES = 16
+PACE_LANES = 64  # below what the service answers at once; from 20 a second on, each is used before it is closed as idle
 QUIET_SECONDS = 2.5  # longer than the slow check of a socket: whoever was silent for so long has told all
-
-
-class Job(msgspec.Struct, kw_only=True):
-    """What to do. `kind` is send (each lane as fast as it is answered), pace (at fixed moments) or watch."""
-
-    kind: str
-    out: str  # where what was seen is written
-    port: int
-    shape: tuple[int, int]  # classes, students in each
-    tokens: dict[str, str]  # "" for senders; by class for watchers
-    name: str = ""  # begins every event id
-    first: int = 0  # number of the first event
-    lanes: int = 1
-    batch: int = 1  # events a request; 1 is recordEvent
-    requests: int = 0  # of each lane; of all together when paced
-    per_second: float = 0.0  # requests, when paced
-    is_evidence_only: bool = False  # only events that move mastery
-
-
-class Seen(msgspec.Struct, kw_only=True):
-    """What became of a job."""
-
-    started: float
-    ended: float
-    accepted: int = 0
-    seconds: list[float] = []  # from request to answer, in the order of answers
-    late_seconds: list[float] = []  # a paced request's start after its moment
-    answered: list[tuple[str, str, int, float]] = []  # (student, concept, how much evidence so far, when)
-    frames: list[tuple[str, str, int, float]] = []  # the same as pushed
 
 
 def main(path: str) -> None:
     """Do one job."""
     job = msgspec.json.decode(Path(path).read_bytes(), type=Job)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        seen = runner.run({"send": _send, "pace": _pace, "watch": _watch}[job.kind](job))
+        seen = runner.run({"send": _send, "pace": _pace, "mix": _mix, "watch": _watch}[job.kind](job))
     Path(job.out).write_bytes(msgspec.json.encode(seen))
 
 
@@ -132,47 +88,91 @@ async def _send(job: Job) -> Seen:
 async def _pace(job: Job) -> Seen:
     """Open loop: request after request at its moment, whether or not the earlier ones are answered."""
     batches = list(islice(_batches(job, 0), job.requests))
-    prepared = [(_request(job, batch), batch) for batch in batches]
-    free: asyncio.Queue[Lane] = asyncio.Queue()
-    for _ in range(PACE_LANES):
-        free.put_nowait(await Lane.open(job.port))
+    prepared = [_request(job, batch) for batch in batches]
     evidence: Counter[tuple[str, str]] = Counter()
-    _say("ready")
-    await _told()
-    seen = Seen(started=monotonic(), ended=0.0)
+    seen = Seen(started=0.0, ended=0.0)
 
-    async def drive(lane: Lane, request: bytes, batch: list[dict[str, Any]]) -> None:
-        at = monotonic()
-        body = await lane.send(request)
-        now = monotonic()
-        free.put_nowait(lane)
-        seen.seconds.append(now - at)
+    def answered(place: int, body: bytes, moment: float, now: float) -> None:
         seen.accepted += body.count(ACCEPTED)
-        for event in batch:
+        seen.waits.append((moment - seen.started, now - moment))
+        for event in batches[place]:
             key = (event["studentId"], event["conceptIds"][0])
             evidence[key] += 1
             seen.answered.append((*key, evidence[key], now))
+            seen.sent[event["eventId"]] = now
+
+    await _at_their_moments(job, prepared, seen, answered)
+    return seen
+
+
+async def _mix(job: Job) -> Seen:
+    """The same with single events and reads in turns."""
+    everyone, dice = Shape(*job.shape).everyone, random.Random(job.first)
+    recorded = _batches(job, 0)
+    kinds, prepared = [], []
+    for place in range(job.requests):
+        kind = job.mix[place % len(job.mix)]
+        kinds.append(kind)
+        if kind == "recordEvent":
+            prepared.append(_request(job, next(recorded)))
+            continue
+        classroom, student = dice.choice(everyone)
+        variables = {"id": classroom} if kind == "dashboard" else {"id": student, "classroom": classroom}
+        prepared.append(request_of(job.tokens[classroom], READS[kind], variables))
+    seen = Seen(started=0.0, ended=0.0)
+    waits: dict[str, list[float]] = defaultdict(list)
+
+    def answered(place: int, body: bytes, moment: float, now: float) -> None:
+        assert FAILED not in body, f"{kinds[place]} failed: {body[:500]!r}"
+        waits[kinds[place]].append(now - moment)
+
+    await _at_their_moments(job, prepared, seen, answered)
+    seen.by_kind = dict(waits)
+    return seen
+
+
+async def _at_their_moments(
+    job: Job, prepared: list[bytes], seen: Seen, answered: Callable[[int, bytes, float, float], None]
+) -> None:
+    """Send each request at its moment; `answered` is told its place, the answer, that moment and when it was read.
+
+    A wait is counted from the moment at which the request was due, so that a sender that falls behind hides nothing.
+    """
+    free: asyncio.Queue[Lane] = asyncio.Queue()
+    for _ in range(PACE_LANES):
+        free.put_nowait(await Lane.open(job.port))
+    _say("ready")
+    await _told()
+    seen.started = monotonic()
+
+    async def drive(place: int, lane: Lane, moment: float) -> None:
+        at = monotonic()
+        body = await lane.send(prepared[place])
+        now = monotonic()
+        free.put_nowait(lane)
+        seen.seconds.append(now - at)
+        answered(place, body, moment, now)
 
     async with asyncio.TaskGroup() as group:
-        for place, (request, batch) in enumerate(prepared):
+        for place in range(len(prepared)):
             moment = seen.started + place / job.per_second
             await asyncio.sleep(max(0.0, moment - monotonic()))
             lane = await free.get()
             seen.late_seconds.append(max(0.0, monotonic() - moment))
-            group.create_task(drive(lane, request, batch))
+            group.create_task(drive(place, lane, moment))
     seen.ended = monotonic()
-    return seen
 
 
 async def _watch(job: Job) -> Seen:
     """One socket a class, each with its teacher's token, until told to end."""
-    frames: list[tuple[float, str | bytes]] = []
-    sockets = [await _subscribed(job, classroom) for classroom in Shape(*job.shape).classrooms]
+    frames: list[tuple[float, float, str | bytes]] = []  # monotonic, wall clock, message
+    watched = Shape(*job.shape).classrooms[: job.watched or None]
+    sockets = [await _subscribed(job, classroom) for classroom in watched]
 
     async def read(socket: ClientConnection) -> None:
         while True:
             text = await socket.recv()
-            frames.append((monotonic(), text))
+            frames.append((monotonic(), time.time(), text))
 
     readers = [asyncio.create_task(read(socket)) for socket in sockets]
     _say("ready")
@@ -186,14 +186,21 @@ async def _watch(job: Job) -> Seen:
         assert not reader.done(), f"a socket ended: {reader.exception()!r}"
         reader.cancel()
     seen = Seen(started=started, ended=monotonic())
-    for at, text in frames:
+    for at, wall, text in frames:
         message = msgspec.json.decode(text)
         assert message["type"] == "next", message
-        told = message["payload"]["data"]["masteryChanged"]
-        if told["mastery"] is not None:
-            seen.frames.append((told["studentId"], told["mastery"]["concept"]["key"],
-                                told["mastery"]["evidenceCount"], at))  # fmt: skip
+        _see(seen, message["payload"]["data"][job.field], at, wall)
     return seen
+
+
+def _see(seen: Seen, told: dict[str, Any], at: float, wall: float) -> None:
+    """Keep what one message says; READY says nothing."""
+    if mastery := told.get("mastery"):
+        seen.frames.append((told["studentId"], mastery["concept"]["key"], mastery["evidenceCount"], at))
+    elif activity := told.get("activity"):
+        seen.recorded[activity["event"]["eventId"]] = at
+    elif transition := told.get("transition"):
+        seen.flag_seconds.append(wall - datetime.fromisoformat(transition["at"]).timestamp())
 
 
 async def _subscribed(job: Job, classroom: str) -> ClientConnection:
@@ -203,11 +210,11 @@ async def _subscribed(job: Job, classroom: str) -> ClientConnection:
     payload = {"authorization": f"Bearer {job.tokens[classroom]}"}
     await socket.send(msgspec.json.encode({"type": "connection_init", "payload": payload}).decode())
     assert msgspec.json.decode(await socket.recv())["type"] == "connection_ack"
-    ask = {"query": MASTERY_CHANGED, "variables": {"classroom": classroom}}
+    ask = {"query": SUBSCRIPTIONS[job.field], "variables": {"classroom": classroom}}
     await socket.send(msgspec.json.encode({"id": classroom, "type": "subscribe", "payload": ask}).decode())
     message = msgspec.json.decode(await socket.recv())
     assert message["type"] == "next", message
-    assert message["payload"]["data"]["masteryChanged"]["kind"] == "READY", message
+    assert message["payload"]["data"][job.field]["kind"] == "READY", message
     return socket
 
 

@@ -9,7 +9,7 @@ concurrency. The client is a process of its own that sends prepared bytes, and i
 from rules.access import Role
 from tests.bench.driver import Load
 from tests.bench.figures import Figures, claim, milliseconds
-from tests.bench.load import Job
+from tests.bench.orders import Job
 from tests.bench.school import SPREAD, settle, token_of
 from tests.bench.service import Service, spent
 

@@ -7,7 +7,6 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
 
-from tests.browser.test_built import LEFT_OUT as NOT_BUILT_AGAIN
 from tests.browser.window import ANSWER_MS_MAX
 
 # Debian's name first; no browser is downloaded for the tests.
@@ -41,11 +40,3 @@ async def browser() -> AsyncIterator[Browser]:
         running = await playwright.chromium.launch(executable_path=path, args=QUIET)
         yield running
         await running.close()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Skips are one letter among two thousand dots; this is a line of its own."""
-    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
-    for left_out in (LEFT_OUT, NOT_BUILT_AGAIN):
-        if any(left_out in reason for reason in skipped):
-            terminalreporter.write_sep("!", left_out, yellow=True, bold=True)

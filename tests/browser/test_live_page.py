@@ -73,7 +73,7 @@ async def test_an_event_appears_and_a_flag_is_raised_gets_worse_and_clears(windo
     await school.grade("ada", "w1", 0.9)
     await school.grade("ada", "w2", 0.95)
     await expect(line_of(page, "ada")).to_contain_text("cleared")
-    await expect(page.locator(".changes li").first).to_contain_text("Ada Lovelace: missing work, cleared")
+    await expect(page.locator(".changes ol")).to_contain_text("Ada Lovelace: missing work, cleared")
     cell = page.get_by_label("Fractions: 93 %, 2 pieces of evidence, not enough data")
     await expect(cell).to_be_visible()  # 0.65 * 0.95 + 0.35 * 0.90
     assert (window.abroad, await window.violations(), window.complaints) == ([], [], [])

@@ -52,6 +52,21 @@ def _answered_at_the_insert(pause: str) -> tuple[tuple[str, str, str], ...]:
     )
 
 
+TWO_TRANSACTIONS = """\
+                    queued = await connection.fetch(
+                        "delete from outbox where tenant = $1 and xmin = pg_current_xact_id()::xid"
+                        " returning to_jsonb(outbox)::text",
+                        tenant,
+                    )
+                    await connection.execute(f"COMMIT; BEGIN; SET LOCAL sightline.tenant = '{tenant:d}'")
+                    await connection.execute(
+                        "insert into outbox select r.* from unnest($1::text[]) as q (waits),"
+                        " jsonb_populate_record(null::outbox, q.waits::jsonb) as r",
+                        [row[0] for row in queued],
+                    )
+                    return answers
+"""
+
 BREAKS = {
     "early-delete": Break(
         "outbox rows are deleted in a transaction before the fold's",
@@ -64,6 +79,34 @@ BREAKS = {
                 "                        f\"COMMIT; BEGIN; SET LOCAL sightline.tenant = '{tenant:d}'\"\n"
                 "                    )\n"
                 "                    batch = Batch(tuple(rows), ",
+            ),
+        ),
+    ),
+    "two-transactions": Break(
+        "events are committed in one transaction, their outbox rows in the next",
+        (
+            (
+                "db/recorder.py",
+                "                    return await record_all(\n",
+                "                    answers = await record_all(\n",
+            ),
+            (
+                "db/recorder.py",
+                "                        traceparent=traceparent,\n                    )\n",
+                "                        traceparent=traceparent,\n                    )\n" + TWO_TRANSACTIONS,
+            ),
+        ),
+    ),
+    "fixed-job-id": Break(
+        "a shard has one job id, results are kept as arq keeps them, and the sweep leaves the work to the jobs too",
+        (
+            ("db/wake.py", "{tenant}:{number}:{generation}", "{tenant}:{number}"),
+            ("jobs/worker.py", "name=FUNCTION, keep_result=0", "name=FUNCTION, keep_result=3600"),
+            (
+                "jobs/worker.py",
+                "clock=workplace.clock, drain_shard=workplace.drain_shard)\n",
+                "clock=workplace.clock,\n"
+                "                  drain_shard=lambda tenant, shard: workplace.waker.wake({(tenant, shard)}))\n",
             ),
         ),
     ),
@@ -92,7 +135,7 @@ BREAKS = {
         _answered_at_the_insert("                    await asyncio.sleep(0.01)\n"),
     ),
     "answer-before-commit": Break(
-        # The commit leaves in the same turn of the loop and overtakes the answer: only a crash point fits between.
+        # The commit leaves in the same turn of the loop and overtakes the answer: a crash point surely fits between.
         "senders are answered at the insert, just before the COMMIT is sent",
         _answered_at_the_insert(""),
     ),

@@ -2,28 +2,43 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from db.migrate import make_partitions, migrate
 from rules.access import Role
 from tests.chaos import verdict
-from tests.chaos.cluster import PROJECT, Cluster, tail
+from tests.chaos.cluster import PROJECT, Cluster, bounded, slowness, tail
 from tests.chaos.faults import Struck, strike
-from tests.chaos.script import CLASSES_PER_STEP, REDIS_FAULTS, Aim, Fault, Plan, Request, Step, class_of
+from tests.chaos.probe import Probe
+from tests.chaos.script import (
+    CLASSES_PER_STEP,
+    POSTGRES_FAULTS,
+    REDIS_FAULTS,
+    Aim,
+    Fault,
+    Plan,
+    Request,
+    Step,
+    class_of,
+)
 from tests.chaos.witness import Broken, Bystander, Ledger, Producer, Stream, Subscriber, cancelled
-from tests.chaos.world import BYSTANDER, STEADY_CLASS, STEADY_STUDENTS, TENANT, settle, token_of
+from tests.chaos.world import BYSTANDER, STEADY_CLASS, STEADY_STUDENTS, TENANT, WAITING, settle, token_of
 
 SETTLE_SECONDS_MAX = 5.0  # from the last recovery until the outbox is empty and every subscriber knows
 POLL_SECONDS = 0.01
-TRIGGER_SECONDS_MAX = 15.0
+TRIGGER_SECONDS_MAX = 30.0
 LANES_SECONDS_MAX = 30.0
 REDIS_GAP_SECONDS_MAX = 2.0  # recording goes on while Redis is away; the freeze is longer than this
+REDIS_WAIT_SECONDS_MAX = 0.5  # for all but a hundredth of the answers that came meanwhile
+WAITS_MIN = 100  # answers, to speak of a hundredth of them
 
 FLAGS = """subscription Flags($classroomId: ID!, $after: String) {
   riskFlagChanged(classroomId: $classroomId, after: $after) {
@@ -36,7 +51,6 @@ MASTERY = """subscription Mastery($classroomId: ID!, $after: String) {
   }
 }"""
 
-WAITING = "select count(*) from outbox where tenant = any($1::bigint[])"
 FOLDS = "select coalesce(sum(change_no), 0) from classroom_state where tenant = $1 and classroom = any($2::text[])"
 
 
@@ -52,8 +66,17 @@ class Report:
     returns: int = 0  # of subscribers
     settle_seconds_max: float = 0.0
     gap_seconds_max: float = 0.0
-    acks_without_redis: int = 0
+    waits_without_redis: list[float] = field(default_factory=list)  # seconds, of each answer while Redis was away
+    answer_seconds_max: float = 0.0  # the slowest that was asked while Postgres was away
+    stop_seconds_max: float = 0.0  # from SIGTERM to the end of a process
     seconds: float = 0.0
+    load: float = 0.0  # of the machine at the end; see `slowness`
+
+    @property
+    def wait_without_redis(self) -> float:
+        """The p99 of `waits_without_redis`; 0 where none is known."""
+        waits = sorted(self.waits_without_redis)
+        return waits[min(len(waits) - 1, len(waits) * 99 // 100)] if waits else 0.0
 
     @property
     def summary(self) -> str:
@@ -62,7 +85,9 @@ class Report:
         return (
             f"seed {self.plan.seed}: {verdict}; {len(self.lines)} faults, {self.events} events, {self.transitions} "
             f"transitions, {self.returns} resumes, settled in <= {self.settle_seconds_max:.2f} s, longest ack gap "
-            f"{self.gap_seconds_max:.2f} s, {self.acks_without_redis} acks without Redis, {self.seconds:.0f} s"
+            f"{self.gap_seconds_max:.2f} s, without Redis {len(self.waits_without_redis)} acks with a p99 of "
+            f"{self.wait_without_redis * 1000:.0f} ms, without Postgres answers in <= {self.answer_seconds_max:.2f} s, "
+            f"SIGTERM ends in <= {self.stop_seconds_max:.2f} s, {self.seconds:.0f} s at a load of {self.load:.0f}"
         )
 
     @property
@@ -84,11 +109,13 @@ async def crash_run(plan: Plan, *, tree: Path = PROJECT, say: Callable[[str], No
                     report.lines.append(await stage.play(step))
                     say(report.lines[-1])
                 await stage.judge()
+            await cluster.end()
         except (AssertionError, TimeoutError) as error:
             report.failures.append(f"{type(error).__name__}: {error}")
         if report.failures:
             report.failures += [f"last words of {m.kind}:\n{tail(m.log, 1_500)}" for m in cluster.members]
-    report.seconds = time.monotonic() - started
+    report.stop_seconds_max = cluster.stop_seconds_max
+    report.seconds, report.load = time.monotonic() - started, os.getloadavg()[0]
     return report
 
 
@@ -118,6 +145,7 @@ class _Stage:
         ]
         token = token_of(Role.INTEGRATOR, "lms", tenant=BYSTANDER)
         self._aside = Producer(self._urls, token, self._day, self._steady)
+        self._probe = Probe(self._urls, self._day, self._steady, cluster.until_postgres_answers)
         self._background: list[asyncio.Task[None]] = []
         self._flags = [self._follow(Stream("riskFlagChanged", FLAGS, c), n) for n, c in enumerate(plan.classes[::2])]
         self._mastery = [self._follow(Stream("masteryChanged", MASTERY, c), n) for n, c in enumerate(plan.classes[::4])]
@@ -134,7 +162,7 @@ class _Stage:
         steady = asyncio.create_task(Bystander(self._aside, STEADY_CLASS, STEADY_STUDENTS).run())
         self._background = [steady, *watching]
         try:
-            async with asyncio.timeout(TRIGGER_SECONDS_MAX):
+            async with bounded(TRIGGER_SECONDS_MAX, "the first message of every subscriber"):
                 for subscriber in (*self._flags, *self._mastery):
                     while not subscriber.messages:  # READY: the token is there before anything happens
                         await subscriber.moved.wait()
@@ -150,46 +178,58 @@ class _Stage:
     async def play(self, step: Step) -> str:
         """One burst, its fault, the recovery, and the promise of five seconds; returns what happened in one line."""
         since = time.monotonic()
+        # Counted before the first request leaves: on a busy machine some are answered before we look for the moment.
+        reached = self._ledger.after(_answers_before(step))
         lanes = [asyncio.create_task(_sent(p, lane)) for p, lane in zip(self._producers, step.lanes, strict=True)]
+        try:
+            return await self._played(step, reached, lanes, since)
+        except BaseException:
+            await cancelled(lanes)
+            raise
+
+    async def _played(
+        self, step: Step, reached: asyncio.Event, lanes: Sequence["asyncio.Task[None]"], since: float
+    ) -> str:
         watch = await asyncpg.connect(self._cluster.servers.addresses.database_url)
         try:
-            await self._until_aimed(step, watch, lanes)
+            async with bounded(TRIGGER_SECONDS_MAX, f"the moment of step {step.no}, {step.aim.value}"):
+                await self._until_aimed(step, reached, watch, lanes)
         finally:
             watch.terminate()
         last_event = max(self._ledger.ack_times, default=since)
         struck = await strike(self._cluster, step)
-        await struck.undo()
+        if step.fault in POSTGRES_FAULTS:
+            await self._probe.during(step.fault, struck.undo())
+        else:
+            await struck.undo()
         await self._cluster.until_ready()
         healed = time.monotonic()
-        async with asyncio.timeout(LANES_SECONDS_MAX):
+        async with bounded(LANES_SECONDS_MAX, f"the answers of step {step.no} ({step.fault.value})"):
             await asyncio.gather(*lanes)
         recovered = max(healed, max(self._ledger.ack_times))
         settled = await self._settled(step, recovered)
         return self._line(step, struck, since=since, last_event=last_event, healed=healed, settled=settled)
 
-    async def _until_aimed(self, step: Step, watch: asyncpg.Connection, lanes: Sequence["asyncio.Task[None]"]) -> None:
+    async def _until_aimed(
+        self, step: Step, reached: asyncio.Event, watch: asyncpg.Connection, lanes: Sequence["asyncio.Task[None]"]
+    ) -> None:
         """Return at the moment that the step wants to hit."""
-        requests = sum(len(lane) for lane in step.lanes)
-        wanted = len(self._ledger.ack_times) + (
-            requests if step.aim is Aim.ACKNOWLEDGED else max(1, int(requests * step.share))
-        )
-        async with asyncio.timeout(TRIGGER_SECONDS_MAX):
-            reached = asyncio.create_task(self._ledger.until(wanted))
-            pending: set[asyncio.Task[None]] = {reached, *lanes, *self._background}
-            try:
-                while not reached.done():
-                    done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        task.result()  # raises what a witness died of
-            finally:
-                reached.cancel()
-            if step.aim is Aim.FOLDED:
-                classes = [class_of(step.no, place) for place in range(CLASSES_PER_STEP)]
-                before = await watch.fetchval(FOLDS, TENANT, classes)
+        moment = asyncio.create_task(reached.wait())
+        pending: set[asyncio.Task[Any]] = {moment, *lanes, *self._background}
+        try:
+            while not moment.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # raises what a witness died of
+        finally:
+            moment.cancel()
+        if step.aim is Aim.FOLDED:
+            classes = [class_of(step.no, place) for place in range(CLASSES_PER_STEP)]
+            before = await watch.fetchval(FOLDS, TENANT, classes)
+            waiting = await watch.fetchval(WAITING, [TENANT])
+            while waiting and await watch.fetchval(FOLDS, TENANT, classes) == before:
                 waiting = await watch.fetchval(WAITING, [TENANT])
-                while waiting and await watch.fetchval(FOLDS, TENANT, classes) == before:
-                    waiting = await watch.fetchval(WAITING, [TENANT])
-                return  # at once: what it tells the subscribers leaves two milliseconds after its commit
+            return  # at once: what it tells the subscribers leaves two milliseconds after its commit
         if step.delay_seconds:
             await asyncio.sleep(step.delay_seconds)
 
@@ -210,7 +250,7 @@ class _Stage:
                 if not waiting and not unheard:
                     self._report.settle_seconds_max = max(self._report.settle_seconds_max, seconds)
                     return seconds
-                if seconds > SETTLE_SECONDS_MAX:
+                if seconds > SETTLE_SECONDS_MAX * slowness():
                     words = f"step {step.no} ({step.fault.value}): {seconds:.1f} s after recovery {waiting} rows wait; "
                     raise Broken(words + "; ".join(unheard))
                 await asyncio.sleep(POLL_SECONDS)
@@ -221,20 +261,20 @@ class _Stage:
         self, step: Step, struck: Struck, *, since: float, last_event: float, healed: float, settled: float
     ) -> str:
         gap = self._steady.longest_gap(since, time.monotonic())
-        during = self._steady.count(struck.at, healed)
+        during = self._steady.waits_between(struck.at, healed)
         self._report.gap_seconds_max = max(self._report.gap_seconds_max, gap)
         if step.fault in REDIS_FAULTS:
-            self._report.acks_without_redis += during
-            self._promise_recording(step, gap, during)
+            self._report.waits_without_redis += during + self._ledger.waits_between(struck.at, healed)
+            self._promise_recording(step, gap, len(during))
         after = (struck.at - last_event) * 1000
         return (
             f"{step.line}: struck {after:.1f} ms after the last answer, healed in {healed - struck.at:.2f} s, settled "
-            f"in {settled:.2f} s, longest ack gap {gap:.2f} s, {during} acks during the fault"
+            f"in {settled:.2f} s, longest ack gap {gap:.2f} s, {len(during)} acks during the fault"
         )
 
     def _promise_recording(self, step: Step, gap: float, during: int) -> None:
         """Recording does not stand on Redis."""
-        if gap > REDIS_GAP_SECONDS_MAX:
+        if gap > REDIS_GAP_SECONDS_MAX * slowness():
             self._report.failures.append(f"step {step.no} ({step.fault.value}): no answer for {gap:.2f} s")
         if step.fault is Fault.FREEZE_VALKEY and not during:
             self._report.failures.append(f"step {step.no}: nothing was recorded while Redis was frozen")
@@ -245,7 +285,7 @@ class _Stage:
         url, report = self._cluster.servers.addresses.database_url, self._report
         connection = await asyncpg.connect(url)
         try:
-            async with asyncio.timeout(SETTLE_SECONDS_MAX):
+            async with bounded(SETTLE_SECONDS_MAX * slowness(), "an empty outbox at the end"):
                 while await connection.fetchval(WAITING, [TENANT, BYSTANDER]):  # noqa: ASYNC110 - in another process
                     await asyncio.sleep(POLL_SECONDS)
             stored = await verdict.transitions(connection, TENANT)
@@ -255,6 +295,10 @@ class _Stage:
             report.failures += verdict.out_of_date(self._mastery, await verdict.standings(connection, TENANT))
         finally:
             connection.terminate()
+        report.answer_seconds_max = self._probe.slowest_seconds
+        is_slow = report.wait_without_redis > REDIS_WAIT_SECONDS_MAX * slowness()
+        if len(report.waits_without_redis) >= WAITS_MIN and is_slow:
+            report.failures.append(f"without Redis the p99 of recording was {report.wait_without_redis:.2f} s")
         report.failures += await verdict.not_a_rebuild(url, TENANT, now=datetime.now(UTC))
         report.events = len(self._ledger.answers) + len(self._steady.answers)
         report.transitions = sum(len(told) for told in stored.values())
@@ -264,3 +308,9 @@ class _Stage:
 async def _sent(producer: Producer, lane: Sequence[Request]) -> None:
     for request in lane:
         await producer.send(request)
+
+
+def _answers_before(step: Step) -> int:
+    """How many requests of a step are answered before its fault."""
+    requests = sum(len(lane) for lane in step.lanes)
+    return requests if step.aim is Aim.ACKNOWLEDGED else max(1, int(requests * step.share))

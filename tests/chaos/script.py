@@ -12,6 +12,7 @@ SHARED_STUDENTS = 2  # of them, sit in the next class of the step too
 CONCEPTS = ("fractions", "ratios")
 LAST_EVENT_SECONDS = 0.030  # a fault comes this soon after the last event
 FREEZE_SECONDS = (2.0, 4.0)
+CUT_SECONDS = (0.1, 0.4)  # a sender comes back every 0.05 s, so the same keys are cut more than once
 REQUEST_EVENTS_MAX = 4
 
 
@@ -27,17 +28,34 @@ class Fault(StrEnum):
     FLUSH_VALKEY = "valkey flush"
     KILL_VALKEY = "kill -9 valkey"
     FREEZE_VALKEY = "freeze valkey"
+    FREEZE_POSTGRES = "freeze postgres"
+    RESET_API = "reset apis from postgres"
+    RESET_WORKER = "reset workers from postgres"
+    RESET_CLIENTS = "reset clients from apis"
+    CUT_ANSWERS = "cut answers of apis"  # the work is done, and the client never hears of it
+    CUT_API_COMMITS = "cut commits of apis"  # Postgres has committed, and the api never hears of it
+    CUT_WORKER_COMMITS = "cut commits of workers"
+    END_API = "SIGTERM api"
+    END_WORKER = "SIGTERM worker"
 
 
 REDIS_FAULTS = frozenset({Fault.FLUSH_VALKEY, Fault.KILL_VALKEY, Fault.FREEZE_VALKEY})
-FREEZES = frozenset({Fault.FREEZE_WORKER, Fault.FREEZE_API, Fault.FREEZE_VALKEY})
-ALWAYS = (  # in every run, however short
+POSTGRES_FAULTS = frozenset({Fault.STOP_POSTGRES, Fault.KILL_POSTGRES, Fault.FREEZE_POSTGRES})
+FREEZES = frozenset({Fault.FREEZE_WORKER, Fault.FREEZE_API, Fault.FREEZE_VALKEY, Fault.FREEZE_POSTGRES})
+CUTS = frozenset({Fault.CUT_ANSWERS, Fault.CUT_API_COMMITS, Fault.CUT_WORKER_COMMITS})
+ALWAYS = (  # in every run, however short: at least one of each kind, the quick ones all
     Fault.KILL_WORKER,
     Fault.KILL_API,
     Fault.FREEZE_WORKER,
-    Fault.FREEZE_API,
     Fault.STOP_POSTGRES,
     Fault.FLUSH_VALKEY,
+    Fault.RESET_API,
+    Fault.RESET_WORKER,
+    Fault.RESET_CLIENTS,
+    Fault.CUT_ANSWERS,
+    Fault.CUT_API_COMMITS,
+    Fault.CUT_WORKER_COMMITS,
+    Fault.END_WORKER,
 )
 OTHERS = tuple(fault for fault in Fault if fault not in ALWAYS)
 
@@ -48,6 +66,16 @@ class Aim(StrEnum):
     ACKNOWLEDGED = "after the last answer"  # the fold is just beginning
     IN_FLIGHT = "between answers"  # requests wait for their commit
     FOLDED = "at the first commit of a fold"  # its message to the subscribers is not sent yet
+
+
+AIMS = {  # of the faults that not every moment suits
+    Fault.KILL_API: (Aim.ACKNOWLEDGED, Aim.IN_FLIGHT),
+    Fault.END_API: (Aim.ACKNOWLEDGED, Aim.IN_FLIGHT),
+    Fault.RESET_API: (Aim.ACKNOWLEDGED, Aim.IN_FLIGHT),
+    Fault.CUT_ANSWERS: (Aim.IN_FLIGHT,),
+    Fault.CUT_API_COMMITS: (Aim.IN_FLIGHT,),
+    Fault.CUT_WORKER_COMMITS: (Aim.ACKNOWLEDGED,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +105,7 @@ class Step:
     victim: int  # which of the api or worker processes
     share: float  # of the requests that are answered before a fault that does not wait for all
     delay_seconds: float  # from that answer to the fault
-    hold_seconds: float  # of a freeze
+    hold_seconds: float  # of a freeze, or of cuts
     lanes: tuple[tuple[Request, ...], ...]
 
     @property
@@ -141,19 +169,24 @@ def _kinds(dice: random.Random, faults: int) -> Iterator[Fault]:
 
 
 def _step(dice: random.Random, no: int, fault: Fault) -> Step:
-    aims = list(Aim) if fault is not Fault.KILL_API else [Aim.ACKNOWLEDGED, Aim.IN_FLIGHT]
     # Half come at once: an answer that was given before its commit is caught there or nowhere.
     delay = 0.0 if dice.random() < 0.5 else dice.uniform(0, LAST_EVENT_SECONDS)
     return Step(
         no=no,
         fault=fault,
-        aim=dice.choice(aims),
+        aim=dice.choice(AIMS.get(fault, tuple(Aim))),
         victim=dice.randrange(2),
         share=dice.uniform(0.4, 0.9),
         delay_seconds=delay,
-        hold_seconds=dice.uniform(*FREEZE_SECONDS) if fault in FREEZES else 0.0,
+        hold_seconds=_hold(dice, fault),
         lanes=tuple(_lane(dice, no, place) for place in range(CLASSES_PER_STEP)),
     )
+
+
+def _hold(dice: random.Random, fault: Fault) -> float:
+    if fault in FREEZES:
+        return dice.uniform(*FREEZE_SECONDS)
+    return dice.uniform(*CUT_SECONDS) if fault in CUTS else 0.0
 
 
 def _lane(dice: random.Random, step: int, place: int) -> tuple[Request, ...]:

@@ -1,5 +1,7 @@
 """The crash run's own parts: plans that can be thrown again, and wrong designs that still fit the project."""
 
+import asyncio
+
 import pytest
 
 from tests.chaos.breaks import BREAKS, changed_files
@@ -15,7 +17,7 @@ def test_a_seed_is_one_plan_and_another_seed_another() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_short_run_has_every_fault_that_it_must_have(seed: int) -> None:
-    assert set(ALWAYS) <= {step.fault for step in plan_of(seed, 8).steps}
+    assert set(ALWAYS) <= {step.fault for step in plan_of(seed, len(ALWAYS)).steps}
     assert {step.fault for step in plan_of(seed, 30).steps} == set(Fault)
 
 
@@ -34,6 +36,19 @@ def test_the_longest_gap_counts_from_the_start_and_to_the_end() -> None:
 
     assert ledger.longest_gap(0.5, 5.5) == 3.0
     assert ledger.longest_gap(1.5, 9.0) == 4.0
+
+
+async def test_a_moment_counts_the_answers_that_come_before_anybody_waits_for_it() -> None:
+    """A run once waited for ever: some answers had come while it was still connecting."""
+    ledger = Ledger()
+    ledger.note([], [], since=0.0)
+    moment = ledger.after(2)
+    ledger.note([], [], since=0.0)
+    assert not moment.is_set()
+    ledger.note([], [], since=0.0)
+
+    async with asyncio.timeout(1):
+        await moment.wait()
 
 
 @pytest.mark.parametrize("name", BREAKS)

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
 from server.sender import RECORD_EVENTS
+from tests.chaos.cluster import bounded
 from tests.chaos.script import Request, Said
 from tests.chaos.world import SOURCE
 
@@ -37,31 +38,32 @@ class Ledger:
 
     answers: defaultdict[Key, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     ack_times: list[float] = field(default_factory=list)  # monotonic, one per answered request
+    waits: list[float] = field(default_factory=list)  # seconds from its first try to its answer, of each of these
     _awaited: tuple[int, asyncio.Event] | None = None
 
-    def note(self, request: Sequence[Key], statuses: Sequence[str]) -> None:
-        """Keep one answer."""
+    def note(self, request: Sequence[Key], statuses: Sequence[str], *, since: float) -> None:
+        """Keep one answer to what was first asked at `since`."""
         self.ack_times.append(time.monotonic())
+        self.waits.append(self.ack_times[-1] - since)
         for key, status in zip(request, statuses, strict=True):
             self.answers[key][status] += 1
         if self._awaited is not None and len(self.ack_times) >= self._awaited[0]:
             self._awaited[1].set()
 
-    async def until(self, count: int) -> None:
-        """Wait for so many answers in all; returns one turn of the loop after the last of them."""
+    def after(self, count: int) -> asyncio.Event:
+        """Set with so many answers more, counted from now; who waits goes on one turn of the loop after the last."""
         event = asyncio.Event()
-        self._awaited = (count, event)
-        if len(self.ack_times) < count:
-            await event.wait()
+        self._awaited = (len(self.ack_times) + count, event)
+        return event
 
     def longest_gap(self, since: float, until: float) -> float:
         """Seconds of the longest stretch without an answer."""
         marks = [since, *(at for at in self.ack_times if since < at < until), until]
         return max(after - before for before, after in itertools.pairwise(marks))
 
-    def count(self, since: float, until: float) -> int:
-        """Answers between two moments."""
-        return sum(since < at < until for at in self.ack_times)
+    def waits_between(self, since: float, until: float) -> list[float]:
+        """How long each answer between two moments was waited for."""
+        return [wait for at, wait in zip(self.ack_times, self.waits, strict=True) if since < at < until]
 
 
 class Producer:
@@ -78,15 +80,17 @@ class Producer:
 
     async def send(self, request: Request) -> None:
         """Send one request. Raises Broken for an answer that no retry explains."""
-        body = {"query": RECORD_EVENTS, "variables": {"input": {"events": [self._wire(said) for said in request]}}}
+        events = [event_of(said, self._day) for said in request]
+        body = {"query": RECORD_EVENTS, "variables": {"input": {"events": events}}}
         keys = [(SOURCE, said.event_id) for said in request]
-        async with asyncio.timeout(SEND_SECONDS_MAX):
+        since = time.monotonic()
+        async with bounded(SEND_SECONDS_MAX, f"an answer to {keys[0]}"):
             while (statuses := await self._try(body)) is None:
                 self._place += 1
                 await asyncio.sleep(AGAIN_SECONDS)
         if len(statuses) != len(keys) or not {"ACCEPTED", "DUPLICATE"}.issuperset(statuses):
             raise Broken(f"{keys} was answered {statuses}")
-        self._ledger.note(keys, statuses)
+        self._ledger.note(keys, statuses, since=since)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -105,20 +109,22 @@ class Producer:
             raise Broken(f"recordEvents answered {response.status_code} {answer}")
         return [result["status"] for result in answer["data"]["recordEvents"]["results"]]
 
-    def _wire(self, said: Said) -> dict[str, Any]:
-        sent: dict[str, Any] = {
-            "eventId": said.event_id,
-            "source": SOURCE,
-            "type": said.kind,
-            "occurredAt": (self._day + timedelta(minutes=said.minute)).isoformat(),
-            "studentId": said.student,
-            "classroomId": said.classroom,
-            "assignmentId": said.assignment,
-            "conceptIds": ["fractions", "ratios"],
-        }
-        if said.score is not None:
-            sent |= {"score": said.score, "maxScore": 1, "submissionId": said.submission}
-        return sent
+
+def event_of(said: Said, day: datetime) -> dict[str, Any]:
+    """An event as a producer sends it."""
+    sent: dict[str, Any] = {
+        "eventId": said.event_id,
+        "source": SOURCE,
+        "type": said.kind,
+        "occurredAt": (day + timedelta(minutes=said.minute)).isoformat(),
+        "studentId": said.student,
+        "classroomId": said.classroom,
+        "assignmentId": said.assignment,
+        "conceptIds": ["fractions", "ratios"],
+    }
+    if said.score is not None:
+        sent |= {"score": said.score, "maxScore": 1, "submissionId": said.submission}
+    return sent
 
 
 class Bystander:

@@ -15,6 +15,8 @@ BYSTANDER = 7_002  # whose steady traffic tells how long recording paused, and h
 STEADY_CLASS, STEADY_STUDENTS = "steady", 8
 SOURCE = "lms"
 
+WAITING = "select count(*) from outbox where tenant = any($1::bigint[])"
+
 CLASSROOMS = """
 insert into classroom (tenant, classroom, name, created_at)
 select $1, c, 'Class ' || c, $3 from unnest($2::text[]) as c

@@ -18,6 +18,7 @@ from tests.support.tenants import fresh_tenant
 HERE = Path(__file__).parent
 LINT = HERE / "lint"
 ROOT = HERE.parents[1]
+PEER = ROOT / "tests" / "bench" / "peer"  # what the bench `peers` runs in Node, pinned the same way
 SECRET = "a conformance secret of more than thirty-two bytes"
 LEFT_OUT = "LEFT OUT: the public GraphQL suites in Node; `make conformance` runs them (Node 20 or newer)"
 
@@ -77,7 +78,7 @@ async def test_the_schema_keeps_the_rules_of_graphql_eslint() -> None:
     await assert_passes(LINT / "schema.test.js", environment(0))
 
 
-@pytest.mark.parametrize("folder", [HERE, LINT], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [HERE, LINT, PEER], ids=lambda folder: folder.name)
 def test_every_package_is_pinned_by_its_hash_and_no_address_is_named(folder: Path) -> None:
     text = (folder / "package-lock.json").read_text()
     wanted = json.loads((folder / "package.json").read_text())["dependencies"]

@@ -3,13 +3,11 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from db.pool import Pool
 from tests.browser.cable import Cable, cable_to
 from tests.browser.school import School, opened_school
-from tests.examples.test_typescript import LEFT_OUT
 
 
 @pytest_asyncio.fixture
@@ -24,9 +22,3 @@ async def cable(school: School) -> AsyncIterator[Cable]:
     """What an example reaches the school by."""
     async with cable_to(school.port) as found:
         yield found
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Skips are one letter among two thousand dots; this is a line of its own."""
-    if any(LEFT_OUT in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
-        terminalreporter.write_sep("!", LEFT_OUT, yellow=True, bold=True)

@@ -99,8 +99,8 @@ class Dice:
 
     def input_object(self, kind: GraphQLInputObjectType) -> dict[str, Any]:
         """Some of an input's fields, in any order; an event is mostly one that the rules take."""
-        is_event = "eventId" in kind.fields
-        given: dict[str, Any] = self._event() if is_event and self.random.random() < 0.8 else {}
+        usual = {"RecordEventInput": self._event, "VoidEventInput": self._void}.get(kind.name)
+        given: dict[str, Any] = usual() if usual and self.random.random() < 0.8 else {}
         needed = [name for name, field in kind.fields.items() if isinstance(field.type, GraphQLNonNull)]
         more = 0 if given else self.random.randint(0, min(6, len(kind.fields)))
         chosen = needed + self.random.sample(list(kind.fields), more)
@@ -123,6 +123,10 @@ class Dice:
         for name in self.random.sample(list(EXTRAS), self.random.randint(0, 3)):
             given.setdefault(name, self.of(EXTRAS[name]))
         return given
+
+    def _void(self) -> dict[str, Any]:
+        """A void of an event that the log has, or of one that has yet to come."""
+        return {"source": "lms", "eventId": self.of(("e1", "e2", self.random.randint(0, 400))), "reason": "sent twice"}
 
     # ------------------------------------------------------------ objects
 

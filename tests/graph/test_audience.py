@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, contextmanager
 from random import Random
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -278,3 +279,27 @@ async def test_many_classes_that_move_at_once_are_read_together_and_each_is_told
 def standing_of(message: Any) -> tuple[str, str, int]:
     """Whose standing in which class, after how much evidence."""
     return message["studentId"], message["mastery"]["classroomId"], message["mastery"]["evidenceCount"]
+
+
+@pytest.mark.feature("000-18", "003-43")
+async def test_a_round_that_fails_is_not_the_last_one(
+    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners = [desk.share(RISK, key="7b") for _ in range(2)]
+    await begun(*listeners)
+    await seated(desk, 2)
+    failing = asyncio.Event()
+
+    async def fail(*_arguments: object) -> Any:
+        failing.set()
+        raise asyncpg.QueryCanceledError("a statement took too long")
+
+    with monkeypatch.context() as broken, caplog.at_level("ERROR"):
+        broken.setattr("db.visibility.followers_of_classrooms", fail)
+        desk.seconds.now += 5.0
+        await asyncio.wait_for(failing.wait(), 5)
+    await desk.district.run("update enrollment set ended = $2 where tenant = $1 and role = 'TEACHER'", NOW.date())
+    desk.seconds.now += 5.0
+
+    assert [await listener.refusal() for listener in listeners] == ["FORBIDDEN"] * 2
+    assert "rights_unread type=QueryCanceledError" in caplog.text

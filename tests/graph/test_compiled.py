@@ -33,7 +33,7 @@ from graph.schema import schema
 from graph.wire import decode
 from rules.access import Role, Scope, Viewer
 from rules.evidence import Submission
-from rules.intake import ClassroomFacts, Facts, Place, Wanted
+from rules.intake import ClassroomFacts, Facts, Place, Target, Wanted
 from rules.roster import EnrollmentRole
 from tests.graph.compiled_cases import DATES, EDGES, FLAWED, JUNK, MOMENT, Dice
 from tests.support.intake import RECORD, RECORD_MANY, graded
@@ -42,6 +42,7 @@ CORE = core_of(schema)
 NOW = MOMENT + timedelta(days=1)
 FRESH_ID = UUID(int=77)
 DOCUMENTS, VARIABLES = 260, 10  # documents of each seed, variables for each document
+INPUTS = {"recordEvent": "RecordEventInput", "recordEvents": "RecordEventsInput", "voidEvent": "VoidEventInput"}
 MESSAGES = 12  # for each document
 OUTCOMES = {
     "ACCEPTED", "DUPLICATE", "CONFLICT", "REJECTED", "BAD_INPUT", "FORBIDDEN", "INTERNAL", "OVERLOADED", "UNAVAILABLE",
@@ -52,6 +53,7 @@ FACTS = Facts(
     },
     students=frozenset({"s1", "t1"}),
     pupils=frozenset({("s1", "7b")}),
+    targets={("lms", "e1"): Target("s1", "7b"), ("lms", "e2"): Target("s1", "8a")},
 )
 
 
@@ -131,7 +133,7 @@ async def both(documents: Documents, plan: Plan, variables: Any, asker: Viewer) 
 
 def mutation(dice: Dice) -> tuple[str, bool]:
     """A document of recording, and whether it must be compiled."""
-    name = dice.of(("recordEvent", "recordEvents"))
+    name = dice.of(INPUTS)
     field = CORE.mutation_type.fields[name]  # type: ignore[union-attr]
     payload = get_named_type(field.type)
     assert isinstance(payload, GraphQLObjectType)
@@ -164,7 +166,7 @@ def mutation(dice: Dice) -> tuple[str, bool]:
 def variables(dice: Dice, plan: Plan) -> Any:
     """Variables for a plan, as they come out of the JSON of a request."""
     names = [node.variable.name.value for node in plan.operation.variable_definitions or ()]
-    kind = CORE.type_map["RecordEventsInput" if plan.is_only_recording_in_bulk else "RecordEventInput"]
+    kind = CORE.type_map[INPUTS.get(plan.root.split()[1], "RecordEventInput")]
     assert isinstance(kind, GraphQLInputObjectType)
     given: dict[str, Any] = {name: dice.input_object(kind) for name in names}
     if dice.is_flawed():

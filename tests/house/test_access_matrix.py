@@ -253,6 +253,7 @@ QUERIES = {
     "student.progress": Line("SGTAI", READ, student, "progress { concepts { mastered } }"),
     "student.conceptProgress": Line("SGTAI", READ, student, 'conceptProgress(conceptId: "fractions") { status }'),
     "student.timeline": Line("SGTAI", READ, student, "timeline { nodes { eventId classroomId } }"),
+    "student.trends": Line("SGTAI", READ, student, "trends { state snapshots { score } }"),
     "student.riskFlags": Line("TAI", READ, student, "riskFlags { nodes { studentId classroomId } }"),
     "classroom": Line("STAI", READ, member, 'classroom(id: "%(classroom)s") { key name school { key } }'),
     "classroom.dashboard": Line(

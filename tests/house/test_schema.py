@@ -54,6 +54,7 @@ BOUNDED_LISTS = {
     "Query.nodes",  # as many as asked for, 100 at most
     "ExcuseAssignmentPayload.results",  # one for each student, 1,000 at most
     "ReopenAssignmentPayload.results",
+    "StudentTrends.snapshots",  # one for each of 90 days at most
     "RecordEventsPayload.results",  # as many as sent, 1,000 at most
     "RiskEvidence.events",
     "RiskEvidence.items",  # 20 of a state at most

@@ -9,10 +9,12 @@ from itertools import count
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
+from redis.asyncio import Redis
 
 from db import assessment, outbox, projection
-from db.live import Live
+from db.live import DEAD_CHANNEL, Live
 from db.outbox import SHARDS, Touch, Waiting, shard_of
 from db.pool import LOST, Connection, Pool, tenant_transaction
 from db.recorder import Recorder
@@ -84,6 +86,30 @@ async def test_an_event_the_rules_fail_on_is_dead_at_once_and_its_neighbours_go_
     assert await mill.rows(COUNTS) == [("s1", "", 3), ("s1", "7b", 3), ("s2", "", 1), ("s2", "7b", 1)]
     assert await mill.rows(WAITING) == []
     assert await drift(pool, mill.tenant, now=NOW) == []
+
+
+@pytest.mark.feature("000-09", "004-10")
+async def test_a_dead_event_is_announced_once_it_is_in_the_dead_letters(
+    pool: Pool, live: Live, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By where to look for it; what it says, and whom it is about, stays in the table."""
+    mill = await mill_of(pool, live)
+    poisoned(monkeypatch, "bad")
+    redis = Redis.from_url(redis_url)
+    pubsub = redis.pubsub(ignore_subscribe_messages=True)
+    await pubsub.subscribe(DEAD_CHANNEL)
+    await pubsub.get_message(timeout=5.0)  # the subscription itself
+
+    await mill.recorded_and_folded([graded("bad", "s1", 0.5)])
+
+    async with asyncio.timeout(5):
+        while (message := await pubsub.get_message(timeout=5.0)) is None:
+            pass
+    told = msgspec.json.decode(message["data"])
+    assert told == {"tenant": mill.tenant, "source": "lms", "eventId": "bad", "error": "ZeroDivisionError"}
+    assert await mill.rows("select event_id from dead_letter where tenant = $1") == [("bad",)]
+    await pubsub.aclose()
+    await redis.aclose()
 
 
 @pytest.mark.feature("000-09")
@@ -259,10 +285,15 @@ async def test_a_backlog_is_claimed_in_index_order_though_the_planner_believes_t
             began = time.monotonic()
             claimed = await outbox.claim(connection, mill.tenant, 1, limit=1_000)
             took = time.monotonic() - began
+            places = [row.place for row in claimed]
+            await outbox.delete(connection, mill.tenant, claimed[:1])
+            rows = await connection.fetch(f"explain {outbox.DELETE}", mill.tenant, places)
+            deleting = "\n".join(row[0] for row in rows)
     finally:
         await owner.close()
         async with tenant_transaction(pool, mill.tenant) as connection:
             await connection.execute("delete from outbox where tenant = $1", mill.tenant)
+    assert "Tid Scan on outbox" in deleting
     assert "Index Scan using outbox_pkey" in plan
     assert "Sort" not in plan
     assert [row.seq for row in claimed] == list(range(1, 4_000, 4))

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from db import assessment
+from db.assessment import StudentLock
 from db.live import Live
 from db.pool import Connection, Pool, tenant_transaction
-from tests.jobs.test_drain import mill_of
+from tests.jobs.test_drain import NOW, mill_of
 
 IS_WAITED_FOR = "select exists (select from pg_locks where not granted and locktype = 'transactionid')"
 ADD = "insert into student_state (tenant, student) values ($1, $2)"
@@ -28,9 +29,9 @@ async def test_who_must_wait_for_a_new_student_holds_no_older_one_meanwhile(pool
     async with tenant_transaction(pool, tenant) as connection:
         await connection.execute(ADD, tenant, "old")
 
-    async def locked() -> dict[str, int]:
+    async def locked() -> dict[str, StudentLock]:
         async with tenant_transaction(pool, tenant) as connection:
-            return await assessment.lock_students(connection, tenant, ["new", "old"])
+            return await assessment.lock_students(connection, tenant, ["new", "old"], now=NOW)
 
     async with tenant_transaction(pool, tenant) as first:
         await first.execute(ADD, tenant, "new")
@@ -39,4 +40,4 @@ async def test_who_must_wait_for_a_new_student_holds_no_older_one_meanwhile(pool
             await until_somebody_waits(third)
             await third.execute(TAKE, tenant, "old")  # raises LockNotAvailable where `second` holds it
 
-    assert await second == {"new": 0, "old": 0}
+    assert await second == {"new": StudentLock(0), "old": StudentLock(0)}

@@ -47,7 +47,12 @@ class School:
 
     def worker(self, drain_shard: Callable[[int, int], Awaitable[None]] | None = None) -> Background:
         return Background(
-            pool=self.pool, clock=self.mill.clock, drain_shard=drain_shard or self.drain_shard, stop=self.stop
+            pool=self.pool,
+            clock=self.mill.clock,
+            drain_shard=drain_shard or self.drain_shard,
+            stop=self.stop,
+            announce=self.mill.drain.live.announce,
+            failures=self.mill.drain.folded.failures,
         )
 
     async def ask(self, kind: JobKind = JobKind.RECOMPUTE, scope: JobScope = JobScope.TENANT, **more: Any) -> str:
@@ -131,6 +136,7 @@ async def test_a_row_changed_by_hand_is_named_with_both_values_and_repairs_nothi
     [report] = await school.reports()
     assert report.different == 1
     assert report.first_cause == "STANDING s1 / 7b / fractions"
+    assert school.mill.drain.folded.failures["PROJECTION_DRIFT"] == 1  # what the alert rests on
     [found] = report.differences
     assert found["table"] == "STANDING"
     assert found["key"] == ["s1", "7b", "fractions"]

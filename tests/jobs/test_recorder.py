@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
-from db.evidence import Answer, Status
+from db.evidence import Answer, Status, fresh_ids
 from db.live import Live
-from db.pool import LOST, Pool, UnknownTenant, tenant_transaction
+from db.pool import LOST, Pool, UnknownTenant, open_pool, tenant_transaction
 from db.recorder import Overloaded, Recorder
 from db.wake import Wake, Waker
 from rules.evidence import Submission
@@ -26,8 +27,9 @@ OUTBOX = "select seq from outbox where tenant = $1"
 BLOCKED_BY = "select pid from pg_stat_activity where $1 = any(pg_blocking_pids(pid))"
 
 
-@pytest_asyncio.fixture
-async def recorder(pool: Pool, live: Live, redis_url: str) -> AsyncIterator[Recorder]:
+@asynccontextmanager
+async def recorder_on(pool: Pool, live: Live, redis_url: str) -> AsyncIterator[Recorder]:
+    """A recorder over a pool."""
     waker = Waker(redis_url)
     wake = Wake(waker)
     made = Recorder(pool, clock=lambda: NOW, wake=wake, live=live)
@@ -35,6 +37,23 @@ async def recorder(pool: Pool, live: Live, redis_url: str) -> AsyncIterator[Reco
     await made.aclose()
     await wake.aclose()
     await waker.aclose()
+
+
+@asynccontextmanager
+async def own_recorder(database_url: str, live: Live, redis_url: str) -> AsyncIterator[Recorder]:
+    """A recorder over a pool of its own, made now."""
+    pool = await open_pool(database_url, size_max=4)
+    try:
+        async with recorder_on(pool, live, redis_url) as made:
+            yield made
+    finally:
+        await pool.close()
+
+
+@pytest_asyncio.fixture
+async def recorder(pool: Pool, live: Live, redis_url: str) -> AsyncIterator[Recorder]:
+    async with recorder_on(pool, live, redis_url) as made:
+        yield made
 
 
 @pytest_asyncio.fixture
@@ -195,6 +214,34 @@ async def test_a_connection_lost_twice_is_told_and_nothing_is_half_stored(
     assert [answer.status for answer in answers] == [Status.ACCEPTED, Status.ACCEPTED]
 
 
+@pytest.mark.feature("000-01", "000-23")
+@pytest.mark.parametrize(("patience", "is_tried"), [(0.25, False), (5.0, True)])
+async def test_a_silence_is_told_to_who_waited_long_and_not_to_who_has_just_come(
+    live: Live,
+    database_url: str,
+    redis_url: str,
+    tenant: int,
+    monkeypatch: pytest.MonkeyPatch,
+    patience: float,
+    is_tried: bool,
+) -> None:
+    """A frozen Postgres that goes on meets requests which it has kept nobody waiting for yet."""
+    monkeypatch.setattr("db.pool.COMMAND_SECONDS", 1.0)
+    monkeypatch.setattr("db.recorder.PATIENCE_SECONDS", patience)
+    async with own_recorder(database_url, live, redis_url) as recorder:
+        async with held(database_url, tenant) as hold:
+            first = recording(recorder, tenant, sent("e1"))
+            await hold.blocked()
+            second = recording(recorder, tenant, sent("e2"))
+            with pytest.raises(TimeoutError):
+                await first
+        if is_tried:
+            assert [answer.status for answer in await second] == [Status.ACCEPTED]
+        else:
+            with pytest.raises(TimeoutError):
+                await second
+
+
 @pytest.mark.feature("000-01")
 async def test_a_caller_who_leaves_takes_nobody_along(
     recorder: Recorder, pool: Pool, database_url: str, tenant: int
@@ -261,3 +308,16 @@ async def test_no_batch_is_larger_than_its_limit(
 async def test_a_tenant_that_does_not_exist_is_told_apart(recorder: Recorder) -> None:
     with pytest.raises(UnknownTenant):
         await recorder.record(7, sent("e1"), recorded_by="test")
+
+
+@pytest.mark.feature("002-03")
+def test_fresh_ids_are_of_version_7_and_sort_as_they_were_made() -> None:
+    ids = fresh_ids(2_000, NOW)
+
+    later = fresh_ids(1, NOW + timedelta(milliseconds=1))
+    assert all(isinstance(one, UUID) and one.version == 7 and one.variant == RFC_4122 for one in ids)
+    assert len(set(ids)) == 2_000
+    assert sorted(ids) == ids
+    assert ids[-1] < later[0]
+    assert ids[0].int >> 80 == int(NOW.timestamp() * 1000)
+    assert len({one.int & (2**62 - 1) for one in ids}) == 2_000  # chance, not a count: two processes make no twins

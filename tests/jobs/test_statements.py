@@ -21,6 +21,8 @@ OF_NO_TENANT = {
     "background.UNSAMPLED": "which tenants the nightly check looks at: it finds a tenant, and works in that one",
     "background.WAITING": "where a job waits: it finds a tenant, and works in that one",
     "claims.NAME": "an advisory lock of a random name: no table",
+    "closing.DUE": "who is due finds (tenant, student), and the snapshots are made in that tenant",
+    "retention.TENANTS": "what is old is forgotten tenant by tenant: it finds them by number",
     "shards.DUE": "the sweep finds (tenant, class) whose moment has passed, and works in that tenant",
     "shards.MAKE_PARTITIONS": "partitions are of the log, not of a tenant",
     "shards.WAITING": "the sweep finds (tenant, shard) where rows wait, and works in that tenant",
@@ -28,9 +30,11 @@ OF_NO_TENANT = {
 """Statements without a tenant; each asks a function of the schema that has its own rights, or no table at all."""
 
 SENT_OTHERWISE = {
+    "boards": {"statement"},  # BOARD, or a part of it
     "catalog": {"statement"},  # SUBJECT_KEYS or CONCEPT_KEYS
     "changes": {"statement"},  # the positions and the standings, chosen by the kind of stream
     "health": {"'select 1'"},
+    "outbox": {"BY_PLACE"},  # a setting
     "migrate": None,  # run once by the owner before anything starts
     "pool": None,  # BEGIN with its settings, COMMIT, ROLLBACK
 }
@@ -46,18 +50,10 @@ TINY = {
 }
 """Tables of which all rows of a tenant may be read at once."""
 
-_WITHHELD = "counts what is set aside: none on a good day, and an index scan of some thousands on a bad one"
 _VERIFIES = "a verification of the whole tenant"
 _INCIDENT = "a list for those who repair, newest first; an index by time would be paid by every intake"
 WHOLE: dict[str, dict[str, str]] = {
     "background.UNFINISHED": {"job": "the partial index holds the unfinished ones alone, a hundred at most"},
-    "changes.CLASSROOM_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.CLASSROOM_POSITIONS": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.JOB_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.LOG_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.RISK_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "changes.STUDENT_POSITION": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
-    "freshness.FRESHNESS": {"dead_letter": _WITHHELD, "unrostered": _WITHHELD},
     "drift.COUNTS": {"student": _VERIFIES, "classroom": _VERIFIES},
     "drift.WAITING": {"outbox": "what waits for some keys: no index by student slows recording down for a check"},
     "ingestion.BACKLOG": {"outbox": "counts all that waits, for those who run the intake"},
@@ -105,6 +101,8 @@ insert into unrostered (tenant, seq, source, event_id, student, classroom, recei
 select t, n, 'lms', 'e' || n, 'u' || n % 700, 'c' || n % 700, now()
 from generate_series(1, 2) t, generate_series(1, 2000) n;
 insert into student_state (tenant, student) select tenant, student from student;
+insert into daily_index (tenant, student, day, score, coverage)
+select tenant, student, date '2026-01-01' + n, 1, 1 from student, generate_series(1, 5) n;
 insert into classroom_state (tenant, classroom, reassess_at) select tenant, classroom, now() from classroom;
 insert into risk_flag (tenant, classroom, student, reason)
 select tenant, classroom, student, 'INACTIVE' from view_state where classroom <> '';

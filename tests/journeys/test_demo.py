@@ -36,7 +36,7 @@ FIRST_LIVE = '{ ingestion { event(source: "demo", eventId: "live-000000000001") 
 
 
 def started(script: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
-    output = (folder / "out.log").open("ab")
+    output = (folder / "printed.txt").open("ab")  # no log: it is where the demo says its tokens
     with output:
         return subprocess.Popen(
             ["sh", "-c", script, sys.executable],
@@ -52,7 +52,7 @@ async def ready(folder: Path, process: subprocess.Popen[bytes]) -> dict[str, Any
     """What demo.json says once it is there."""
     async with asyncio.timeout(READY_SECONDS_MAX):
         while not (folder / "demo.json").exists():
-            assert process.poll() is None, (folder / "out.log").read_text()
+            assert process.poll() is None, (folder / "printed.txt").read_text()
             await asyncio.sleep(0.05)
     known: dict[str, Any] = json.loads((folder / "demo.json").read_text())
     return known
@@ -111,7 +111,7 @@ async def test_a_demo_gets_ready_keeps_walls_stops_without_a_trace_and_goes_on_w
         process.send_signal(signal.SIGINT)
         await asyncio.to_thread(process.wait, GONE_SECONDS_MAX)
 
-        assert process.returncode == 0, (open_folder / "out.log").read_text()
+        assert process.returncode == 0, (open_folder / "printed.txt").read_text()
         assert left_in(open_folder) == []
         assert (taken.returncode, "PORT expects a free port" in taken.stderr) == (2, True)
         assert (occupied.returncode, "DATA_DIR expects a folder of its own" in occupied.stderr) == (2, True)

@@ -27,6 +27,9 @@ STAFF_FIELDS = """{ classroom(id: "7b") {
   key rollup { activeStudents } roster { nodes { personId } } riskFlags { nodes { studentId } } policy { version }
   assignments { nodes { key } }
 } }"""
+GRID = """{ classroom(id: "7b") { roster(first: 50) { nodes { personId student {
+  key displayName mastery(classroomId: "7b", conceptIds: ["c1"]) { nodes { score state } }
+} } } } }"""
 ROSTER = """query ($on: Date, $first: Int! = 20, $after: String) { classroom(id: "7b") {
   roster(on: $on, first: $first, after: $after) { nodes { personId } pageInfo { hasNextPage endCursor } }
 } }"""
@@ -65,6 +68,30 @@ def people_of(data: Any) -> list[str]:
 def flags_of(data: Any) -> list[tuple[str, str, str]]:
     flags = data["classroom"]["riskFlags"]["nodes"]
     return [(flag["studentId"], flag["reason"], flag["severity"]) for flag in flags]
+
+
+@pytest.mark.feature("003-17")
+async def test_a_roster_leads_to_what_its_students_can_do_in_as_many_statements_for_thirty_as_for_one(
+    district: District,
+) -> None:
+    await district.person("ann", "Ann Abel")
+    tom = of(district, "tom", Role.TEACHER)
+
+    data = await tom.data(GRID)
+    few = tom.statements
+    for number in range(28):
+        await district.enroll(f"s{number:02d}")
+    many = await tom.data(GRID)
+
+    entries = data["classroom"]["roster"]["nodes"]
+    no_data = {"nodes": [{"score": None, "state": "NO_DATA"}]}
+    assert entries == [
+        {"personId": "ann", "student": {"key": "ann", "displayName": "Ann Abel", "mastery": no_data}},
+        {"personId": "bob", "student": {"key": "bob", "displayName": None, "mastery": no_data}},
+        {"personId": "tom", "student": None},
+    ]
+    assert len(many["classroom"]["roster"]["nodes"]) == 31
+    assert tom.statements == few
 
 
 @pytest.mark.feature("003-17", "000-13", "X-07", "X-22")

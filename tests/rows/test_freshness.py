@@ -1,15 +1,17 @@
 """How fresh an answer is, and waiting until it is fresh enough."""
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from db.freshness import BY_INDEX, FRESHNESS
+from db.freshness import BY_INDEX, FRESHNESS, WITHHELD_MAX
 from db.outbox import Touch, Waiting, touch
 from db.pool import Pool, tenant_transaction
 from rules.access import Role
+from tests.jobs.test_plans import scans
 from tests.rows.district import NOW, District, open_district
 from tests.rows.reading import Reader
 
@@ -85,6 +87,23 @@ async def test_events_set_aside_are_counted_and_hold_nothing_up(pool: Pool) -> N
     )
 
     assert await Reader(pool, district.tenant).data(FRESH) == told(2, withheld=2)
+
+
+@pytest.mark.feature("X-22")
+async def test_what_is_set_aside_is_counted_up_to_a_bound(pool: Pool) -> None:
+    """A bad day's tens of thousands are not read for each answer."""
+    district = await with_ada(pool)
+    await district.run(
+        "insert into dead_letter (tenant, source, event_id, seq, student, classroom, error, at) "
+        "select $1, 'lms', 'e' || n, n, 'ada', '', 'boom', now() from generate_series(1, 5000) n"
+    )
+
+    async with tenant_transaction(pool, district.tenant, read_only=True, settings=BY_INDEX) as connection:
+        plan = await connection.fetch(f"explain (analyze, timing off, format json) {FRESHNESS}", district.tenant)
+    rows = [scan["Actual Rows"] for scan in scans(json.loads(plan[0][0])[0]["Plan"])]
+
+    assert max(rows) == WITHHELD_MAX
+    assert await Reader(pool, district.tenant).data(FRESH) == told(0, withheld=WITHHELD_MAX)
 
 
 @pytest.mark.feature("X-22")

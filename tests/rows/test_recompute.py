@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from db.live import Live
+from db.live import Live, Moved
 from db.pool import Pool, tenant_transaction
+from graph import patrol
 from jobs.background import Background
 from rules.access import Role, Scope
 from rules.evidence import Kind
@@ -58,7 +59,14 @@ async def worked(office: Office, live: Live) -> None:
         await mill.drain.shard(tenant, shard)
 
     await mill.fold()
-    lane = Background(pool=office.pool, clock=lambda: office.now, drain_shard=drain_shard, stop=asyncio.Event())
+    lane = Background(
+        pool=office.pool,
+        clock=lambda: office.now,
+        drain_shard=drain_shard,
+        stop=asyncio.Event(),
+        announce=live.announce,
+        failures=mill.drain.folded.failures,
+    )
     for (key,) in await office.all_of("select job from job where tenant = $1 and state = 'QUEUED' order by created_at"):
         await lane.do(office.tenant, key)
 
@@ -161,6 +169,7 @@ async def test_a_queued_job_is_cancelled_at_once_and_once_only(pool: Pool, live:
     stopped = await order(office, "cancelJob", jobId=job)
     assert (stopped["errors"], stopped["job"]["state"]) == ([], "CANCELLED")
     assert await codes(office, "cancelJob", jobId=job) == [("OVER", "jobId")]
+    assert office.bell.announced[-1] == Moved(tenant=office.tenant, jobs=frozenset({job}))
 
     await worked(office, live)
     (found,) = (await office.ask(JOBS, {}))["data"]["tenant"]["jobs"]["nodes"]
@@ -168,7 +177,11 @@ async def test_a_queued_job_is_cancelled_at_once_and_once_only(pool: Pool, live:
 
 
 @pytest.mark.feature("002-08")
-async def test_progress_is_pushed_from_the_present_state_to_the_end_and_resumed(pool: Pool, live: Live) -> None:
+async def test_progress_is_pushed_from_the_present_state_to_the_end_and_resumed(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step is announced: nothing of this waits for the slow check."""
+    monkeypatch.setattr(patrol, "SLOW_CHECK_SECONDS", 3600.0)
     desk = await open_desk(pool, live)
     office = Office(pool, desk.mill.tenant, now=desk.mill.clock.now)
     key = (await order(office, "recompute", scope="TENANT"))["job"]["key"]

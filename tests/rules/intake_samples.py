@@ -126,7 +126,7 @@ json_values = st.recursive(
 )
 junk = st.one_of(json_values, moments)
 sound: dict[str, st.SearchStrategy[Any]] = {
-    **{name: st.sampled_from(["e1", "pupil-1", "7b", "ä", "x" * 128]) for name in EventInput.__slots__},
+    **{name: st.sampled_from(["e1", "pupil-1", "7b", "ä", "x" * 128]) for name in EventInput.__struct_fields__},
     "type": st.sampled_from([*Kind, *ALIASES, None]),
     "source": st.sampled_from(["canvas", "user:pupil-1", None]),
     "occurred_at": moments,
@@ -152,5 +152,5 @@ intakes = st.sampled_from(
 def inputs(draw: st.DrawFn, wild: st.SearchStrategy[Any] = junk) -> EventInput:
     """A valid event of some kind, of which a few fields were changed: to something sound or to anything at all."""
     event = draw(st.sampled_from(list(VALID.values())))
-    names = draw(st.lists(st.sampled_from(EventInput.__slots__), max_size=6, unique=True))
+    names = draw(st.lists(st.sampled_from(EventInput.__struct_fields__), max_size=6, unique=True))
     return replace(event, **{name: draw(st.one_of(sound[name], sound[name], st.none(), wild)) for name in names})

@@ -228,7 +228,7 @@ def test_corrections_stay_within_their_class_and_student() -> None:
 
 
 def _fields(given: LearningEvent) -> dict[str, Any]:
-    return {name: getattr(given, name) for name in given.__slots__}
+    return {name: getattr(given, name) for name in given.__struct_fields__}
 
 
 def test_a_view_goes_on_after_the_last_event_that_is_left() -> None:

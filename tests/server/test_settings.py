@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import KNOWN_SECRETS, TABLE, Settings, WrongSetting, field_names
+from server.setting_values import KNOWN_SECRETS
+from server.settings import TABLE, Settings, WrongSetting, field_names
 
 SECRET = "correct horse battery staple, 32+ bytes"
 PRODUCTION = {

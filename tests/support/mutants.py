@@ -51,6 +51,21 @@ MUTANTS = (
         ("tests/rules/test_corrections.py",),
     ),
     Mutant(
+        "a late event leaves closed days as they are",
+        (("jobs/fold.py", "any(event.occurred_at < until for event in events)", "False"),),
+        ("tests/jobs/test_closing.py", "tests/laws/test_days.py"),
+    ),
+    Mutant(
+        "a correction leaves closed days as they are",
+        (("jobs/fold.py", "found = {student for student, _ in work.replayed if locked[student].closed_until is not None}", "found: set[str] = set()"),),
+        ("tests/jobs/test_closing.py", "tests/laws/test_days.py"),
+    ),
+    Mutant(
+        "an older worker folds on",
+        (("jobs/drain.py", "if level != self.level:", "if level < self.level:"),),
+        ("tests/jobs/test_releases.py",),
+    ),
+    Mutant(
         "order by arrival",
         (
             ("rules/outcome.py", "ordered = sorted(events, key=_key_of)", "ordered = list(events)"),
@@ -107,10 +122,10 @@ MUTANTS = (
         (
             (
                 "db/evidence.py",
-                "    on conflict (tenant, source, event_id) do nothing\n    returning source, event_id, id, seq\n",
+                "    on conflict (tenant, source, event_id) do nothing\n    returning id, seq\n",
                 "    on conflict (tenant, source, event_id) do update set seq = excluded.seq, "
                 "fingerprint = excluded.fingerprint, received_at = excluded.received_at\n"
-                "    returning source, event_id, id, seq\n",
+                "    returning id, seq\n",
             ),
         ),
         ("tests/laws/test_once.py", "tests/jobs/test_fold.py"),
@@ -233,9 +248,29 @@ MUTANTS = (
             ("null within a list", "graph/shapes.py", "        if is_required and None in value:\n            raise _Unshaped\n", ""),
             ("object of another class", "graph/shapes.py", "        if source.__class__ is not expected:\n            raise _Unshaped\n", ""),
             ("guarded field", "graph/shapes.py", ' or "access_guarded" in field.extensions', ""),
-            ("directive ignored", "graph/shapes.py", "        if node.directives:\n            raise _Unknown\n", ""),
+            ("directive ignored", "graph/shapes.py", "        if node.directives:\n            raise Unknown\n", ""),
             ("rule not asked", "graph/compiled.py", "        if not self.rule.admits(context.viewer):\n            return None\n", ""),
             ("told twice", "graph/compiled.py", "return outcome if info.path.prev is None else", "return"),
+        )
+    ),
+    Mutant(
+        "board: shown to whoever asks",
+        (
+            ("db/boards.py", "case when ties.is_teacher or $5::boolean then <classroom> end", "<classroom>"),
+            ("graph/boards.py", "found.text is None or not may_see_board(viewer, found)", "found.text is None"),
+        ),
+        ("tests/graph/test_boards.py",),
+    ),
+    *(
+        Mutant(f"board: {name}", ((file, old, new),), ("tests/graph/test_boards.py",))
+        for name, file, old, new in (
+            ("another class's mastery", "graph/boards.py", "is_of_student and not self", "not is_of_student and not self"),
+            ("more than the items of a page", "graph/boards.py", "len(by_key) > 1 or ", ""),
+            ("what a correction emptied", "db/boards.py", "            and (s.count > 0 or s.rank > 0 or s.last_accessed_at is not null)\n", ""),
+            ("every policy of the class", "db/boards.py", " and p.version = k.policy_version", ""),
+            ("who has left the class", "db/boards.py", "and m.started <= today.day and (m.ended is null or m.ended > today.day)\n        order", "and m.started <= today.day\n        order"),
+            ("teachers among the rows", "db/boards.py", "m.role = 'STUDENT' and m.started <= today.day\n", "m.started <= today.day\n"),
+            ("microseconds cut to milliseconds", "db/boards.py", "SS.US", "SS.MS"),
         )
     ),
 )  # fmt: skip
