@@ -5,7 +5,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.bench import backlog, bulk, compiled, endurance, fanout, hostile, mixed, outage, peers, push, single
+from tests.bench import backlog, bulk, compiled, endurance, fanout, hostile, mixed, outage, page, peers, push, single
 from tests.bench.figures import FOLDER, Figures, bound, holds, machine, write
 
 BENCHES: dict[str, tuple[Callable[[str], Awaitable[Figures]], str]] = {
@@ -19,6 +19,7 @@ BENCHES: dict[str, tuple[Callable[[str], Awaitable[Figures]], str]] = {
     "backlog": (backlog.run, backlog.__doc__ or ""),
     "mixed": (mixed.run, mixed.__doc__ or ""),
     "outage": (outage.run, outage.__doc__ or ""),
+    "page": (page.run, page.__doc__ or ""),
     "endurance": (endurance.run, endurance.__doc__ or ""),
 }
 
