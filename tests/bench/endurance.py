@@ -103,8 +103,11 @@ async def run(size: str) -> Figures:
         began = monotonic()
         while monotonic() - began < SECONDS[size] or len(slices) < SLICES_MIN:
             slices.append(await _slice(service, len(slices), BATCHES[size]))
+            print(f"  {slices[-1]['seconds']:.1f} s of ours, {slices[-1]['copy_seconds']:.2f} s of COPY", flush=True)
         elapsed = monotonic() - began
-        service.check()
+        service.check(may_warn=True)
+        # The nightly sample may begin in between; on a busy machine it gives up before a student of 4,000 events.
+        warned = [line["message"] for line in service.lines("worker")]
         after = await _tables(service.connection)
         version = await service.postgres_version()
     counted = slices[1:]
@@ -118,6 +121,7 @@ async def run(size: str) -> Figures:
         "tables_before": before,
         "tables_after": after,
         "slices": slices,
+        "warnings": warned,
     }
 
 

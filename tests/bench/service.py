@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import asyncpg
 import httpx
+import msgspec
 
 from db.migrate import make_partitions, migrate
 from server.embedded import EmbeddedServers
@@ -127,6 +128,11 @@ class Service:
             assert process.returncode is None, f"{kind} ended with {process.returncode}:\n{said[-3_000:]}"
             is_well = may_warn or kind in self.talkative or not said.strip()
             assert is_well, f"{kind} is not well, its figures would be those of failures:\n{said[:3_000]}"
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """What a process has logged: warnings and worse."""
+        said = (self.folder / f"{kind}.log").read_text(errors="replace").splitlines()
+        return [msgspec.json.decode(line) for line in said if line.startswith("{")]
 
     async def worker_numbers(self) -> dict[str, float]:
         """What the worker counts of itself, by name, without what has labels.

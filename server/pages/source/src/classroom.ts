@@ -40,7 +40,7 @@ export interface AtRiskStudent {
   severity: Severity;
   flags: Flag[];
   shown: Flag[]; // the flags, or those that have just been cleared
-  news: "raised" | "worse" | "better" | "cleared" | null;
+  news: "raised" | "added" | "worse" | "better" | "cleared" | null;
 }
 export interface Cell {
   score: number | null;
@@ -249,7 +249,7 @@ export class Classroom {
       severity: told.overall ?? held?.severity ?? "LOW",
       flags,
       shown: flags.length ? flags : (held?.shown ?? []),
-      news: flags.length === 0 ? "cleared" : newsOf(told),
+      news: flags.length === 0 ? "cleared" : newsOf(told, others.length > 0),
     };
     if (held || flags.length) this.students.set(told.studentId, student);
     setTimeout(() => {
@@ -403,8 +403,8 @@ function flagOf(told: Transition, held: AtRiskStudent | undefined): Flag {
   };
 }
 
-function newsOf(told: Transition): AtRiskStudent["news"] {
-  if (told.change === "RAISED") return "raised";
+function newsOf(told: Transition, wasAtRisk: boolean): AtRiskStudent["news"] {
+  if (told.change === "RAISED") return wasAtRisk ? "added" : "raised";
   if (told.change === "CLEARED") return "better";
   return URGENCY[told.severity ?? "LOW"] > URGENCY[told.earlier ?? "LOW"] ? "worse" : "better";
 }

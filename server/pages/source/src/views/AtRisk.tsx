@@ -7,7 +7,7 @@ import { Flags } from "./Flags";
 import { Name } from "./Name";
 import { SeverityBadge } from "./Severity";
 
-const NEWS = { raised: "newly at risk", worse: "worse", better: "better", cleared: "cleared" } as const;
+const NEWS = { raised: "newly at risk", added: "a further reason", worse: "worse", better: "better", cleared: "cleared" } as const;
 const isLoading = signal(false);
 
 export function AtRisk({ room }: { room: Classroom }) {
