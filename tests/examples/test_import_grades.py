@@ -30,9 +30,9 @@ def grade(student: str, score: str, minute: int = 0) -> tuple[str, ...]:
 
 
 def run(school: School, *words: str, folder: Path, token: str | None = None) -> AbstractAsyncContextManager[Program]:
-    machine = token or school.token("lms", Role.INTEGRATOR, scopes=(Scope.INGEST,))
+    machine = school.token("lms", Role.INTEGRATOR, scopes=(Scope.INGEST,)) if token is None else token
     url = f"http://127.0.0.1:{school.port}/graphql"
-    return started(sys.executable, str(SCRIPT), *words, "--url", url, folder=folder, SIGHTLINE_TOKEN=machine)
+    return started(sys.executable, str(SCRIPT), "--url", url, *words, folder=folder, SIGHTLINE_TOKEN=machine)
 
 
 @pytest.mark.feature("003-63", "003-32")
@@ -89,6 +89,12 @@ async def test_it_says_why_it_gave_up(school: School, tmp_path: Path) -> None:
     async with run(school, "other.csv", folder=tmp_path) as other:
         status, complaint = await other.ended()
     assert (status, complaint.startswith("refused: the file lacks the columns assignment, class,")) == (4, True)
+    async with run(school, "grades.csv", folder=tmp_path, token="") as nobody:
+        status, complaint = await nobody.ended()
+    assert (status, "SIGHTLINE_TOKEN must hold a token" in complaint) == (2, True)
+    async with run(school, "grades.csv", "--url", "somewhere", folder=tmp_path) as nowhere:
+        status, complaint = await nowhere.ended()
+    assert (status, complaint.startswith("refused: UnsupportedProtocol")) == (4, True)
     async with run(school, "lost.csv", folder=tmp_path) as lost:
         status, complaint = await lost.ended()
     assert (status, "there is no file lost.csv" in complaint) == (2, True)

@@ -92,7 +92,7 @@ async def test_after_its_token_has_ended_it_comes_back_with_the_next_and_not_wit
 
 
 @pytest.mark.feature("003-63")
-async def test_a_class_that_is_not_theirs_is_refused_for_good(school: School, tmp_path: Path) -> None:
+async def test_a_class_that_is_not_theirs_and_no_address_are_refused_for_good(school: School, tmp_path: Path) -> None:
     stranger = school.token("somebody", Role.TEACHER)
 
     async with run(school.port, tmp_path, stranger) as watching:
@@ -100,3 +100,8 @@ async def test_a_class_that_is_not_theirs_is_refused_for_good(school: School, tm
 
     assert (status, complaint.startswith("refused: FORBIDDEN")) == (4, True), complaint
     assert watching.lines == []
+
+    async with run(school.port, tmp_path, token(school), "--url", "somewhere") as lost:
+        status, complaint = await lost.ended()
+
+    assert (status, complaint.startswith("refused: somewhere isn't a valid URI")) == (4, True), complaint

@@ -138,6 +138,8 @@ class Sender:
     def _try(self, sent: dict[str, Any]) -> list[dict[str, Any]]:
         try:
             response = self._client.post(self._url, json={"query": RECORD, "variables": {"input": sent}})
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+            raise Refused(f"{type(error).__name__} {error}") from error  # our own mistake, and nothing was sent
         except httpx.TransportError as error:
             raise Busy(f"{type(error).__name__} {error}") from error  # whether it was stored, the next answer tells
         wait = response.headers.get("retry-after", "")
@@ -250,6 +252,8 @@ def arguments() -> argparse.Namespace:
     asked = parser.parse_args()
     if not 1 <= asked.batch <= BATCH_EVENTS_MAX:
         parser.error(f"--batch must be from 1 to {BATCH_EVENTS_MAX}")
+    if not os.environ.get("SIGHTLINE_TOKEN"):
+        parser.error("SIGHTLINE_TOKEN must hold a token")
     if not asked.file.is_file():
         parser.error(f"there is no file {asked.file}")
     return asked
@@ -264,7 +268,7 @@ def main() -> int:
     status, why = STORED, ""
     try:
         with asked.file.open(encoding="utf-8-sig", newline="") as file:
-            sender = Sender(asked.url, os.environ.get("SIGHTLINE_TOKEN", ""), asked.tries, progress)
+            sender = Sender(asked.url, os.environ["SIGHTLINE_TOKEN"], asked.tries, progress)
             import_file(file, sender, rejects, asked)
     except Away as away:
         status, why = AWAY, f"given up, run it again: {away}"

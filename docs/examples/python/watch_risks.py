@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -103,6 +103,8 @@ class Watch:
                 if closed.rcvd is not None and closed.rcvd.code == UNAUTHORIZED:
                     raise Refused("closed with 4401: this token is not accepted") from closed
                 why = str(closed)
+            except InvalidURI as wrong:
+                raise Refused(str(wrong)) from wrong
             except (Busy, OSError, WebSocketException, httpx.TransportError) as lost:
                 why = f"{type(lost).__name__} {lost}"
             wait = self.back_off_seconds * random.uniform(0.5, 1)  # noqa: S311 - jitter is no secret
