@@ -69,7 +69,7 @@ WEIGHTS: Mapping[str, Weight] = {
     "Classroom.dashboard": Weight(10),
     "Query.ingestion": Weight(10),
     # A row of a heat map: one statement reads all rows of a page, and a class of 1,255 is seven pages.
-    "StudentMastery.mastery": Weight(4, is_whole=True),
+    "StudentMastery.mastery": Weight(2, is_whole=True),
     # No data, but a long answer.
     "Query.__schema": Weight(100, is_whole=True),
     "Query.__type": Weight(20, is_whole=True),

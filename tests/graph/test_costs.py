@@ -42,7 +42,7 @@ PRICES: dict[str, tuple[str, dict[str, Any], int]] = {
     "a short list counts as five": (
         '{ classroom(id: "7b") { dashboard { atRisk(first: 2) { nodes { flags { reason } } } } } }', {}, 12 + 2 * 6),
     "a row of a heat map is paid whole": (
-        '{ classroom(id: "7b") { mastery(first: 30) { nodes { studentId mastery { score } } } } }', {}, 2 + 30 * 5),
+        '{ classroom(id: "7b") { mastery(first: 30) { nodes { studentId mastery { score } } } } }', {}, 2 + 30 * 3),
     "aliases are paid each": ("{ a: tenant { key } b: tenant { key } }", {}, 2),
     "an event": (
         "mutation($input: RecordEventInput!) { recordEvent(input: $input) { event { id } errors { code } } }", {}, 1),

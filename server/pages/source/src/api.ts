@@ -1,4 +1,5 @@
 // Asking: one trusted document over HTTP, with the refusals of an answer as values.
+import { signal } from "@preact/signals";
 import type { Trusted } from "./generated/documents";
 import { freshToken } from "./session";
 
@@ -30,8 +31,11 @@ interface GraphQLError {
   extensions?: { code?: string; errorId?: string };
 }
 
-const TRIES_MAX = 3;
-const WAIT_SECONDS_MAX = 15;
+const TRIES_MAX = 4;
+const WAIT_SECONDS_MAX = 20;
+
+/** How many seconds the service asked the page to wait; 0 while it may ask. */
+export const pausedSeconds = signal(0);
 
 /** Ask one query; one that comes too soon is asked again when the service says. Throws Refusal where there is no data. */
 export async function ask<Result, Variables>(
@@ -45,7 +49,9 @@ export async function ask<Result, Variables>(
     if (!again) return said.answer();
     isRefused = said.status === 401;
     if (said.status === 429) {
-      await new Promise((done) => setTimeout(done, Math.min(said.retryAfterSeconds, WAIT_SECONDS_MAX) * 1000));
+      pausedSeconds.value = Math.min(said.retryAfterSeconds, WAIT_SECONDS_MAX);
+      await new Promise((done) => setTimeout(done, pausedSeconds.value * 1000));
+      pausedSeconds.value = 0;
     }
   }
 }

@@ -15,6 +15,8 @@ import {
   Rates,
   RiskChanges,
   type RiskChangesSubscription,
+  StudentFlags,
+  type StudentFlagsQuery,
 } from "./generated/documents";
 import { asOf, clockZone, connection, follow, lagMs, mark, onReturn } from "./stream";
 
@@ -25,7 +27,9 @@ type Found = NonNullable<ClassPageQuery["classroom"]>;
 type Board = NonNullable<Found["dashboard"]>;
 type Checked = NonNullable<NonNullable<CheckQuery["classroom"]>["dashboard"]>;
 type Line = NonNullable<Board["atRisk"]>["nodes"][number];
-export type Flag = Line["flags"][number];
+type Explained = NonNullable<NonNullable<StudentFlagsQuery["classroom"]>["riskFlags"]>["nodes"][number];
+/** Its evidence is read when somebody opens it: 50 students with all of it would cost a person's budget. */
+export type Flag = Line["flags"][number] & { evidence?: Explained["evidence"] };
 export type Activity = NonNullable<Board["recentActivity"]>["nodes"][number];
 type Transition = NonNullable<RiskChangesSubscription["riskFlagChanged"]["transition"]>;
 
@@ -151,6 +155,18 @@ export class Classroom {
     page.nodes.filter((line) => !this.students.has(line.studentId)).forEach((line) => this.put(line));
     this.endOfAtRisk = page.pageInfo.endCursor;
     this.hasMoreAtRisk.value = page.pageInfo.hasNextPage;
+    this.paint("risk", 0);
+  }
+
+  /** Read the evidence of a student's flags, where it is not there yet. */
+  async explain(id: string): Promise<void> {
+    if (this.students.get(id)?.flags.every((flag) => flag.evidence)) return;
+    const { data } = await ask(StudentFlags, { classroom: this.key, student: id });
+    const found = new Map(data.classroom?.riskFlags?.nodes.map((flag) => [flag.reason, flag]));
+    const student = this.students.get(id);
+    if (!student) return;
+    const flags = student.flags.map((flag) => ({ ...flag, ...found.get(flag.reason) }));
+    this.students.set(id, { ...student, flags, shown: flags.length ? flags : student.shown });
     this.paint("risk", 0);
   }
 

@@ -49,7 +49,7 @@ export function AtRisk({ room }: { room: Classroom }) {
 function Student({ student, room }: { student: AtRiskStudent; room: Classroom }) {
   return (
     <li class={student.news ? `news ${student.news}` : ""} data-student={student.id}>
-      <details>
+      <details onToggle={(event) => event.currentTarget.open && void room.explain(student.id).catch(() => undefined)}>
         <summary>
           <SeverityBadge severity={student.severity} />
           <Name name={student.name} id={student.id} />

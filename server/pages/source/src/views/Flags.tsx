@@ -13,15 +13,15 @@ export function Flags({ flags, zone }: { flags: readonly Flag[]; zone: string })
             <span class="quiet">since {dayOf(flag.raisedAt, zone)}</span>
           </p>
           <p>{flag.clearsWhen}</p>
-          <Evidence flag={flag} zone={zone} />
+          {flag.evidence ? <Evidence evidence={flag.evidence} zone={zone} /> : <p class="quiet">Reading the evidence…</p>}
         </li>
       ))}
     </ul>
   );
 }
 
-function Evidence({ flag, zone }: { flag: Flag; zone: string }) {
-  const { items, numbers, lastActiveOn, enrolledOn } = flag.evidence;
+function Evidence({ evidence, zone }: { evidence: NonNullable<Flag["evidence"]>; zone: string }) {
+  const { items, numbers, lastActiveOn, enrolledOn } = evidence;
   return (
     <details>
       <summary>Evidence</summary>

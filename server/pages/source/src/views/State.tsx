@@ -1,4 +1,5 @@
 // What stands in a view's place while there is nothing to show: loading, unknown, not yours, nobody answers.
+import { pausedSeconds } from "../api";
 import type { Phase } from "../classroom";
 
 interface Props {
@@ -12,6 +13,9 @@ export function State({ phase, what, problem, retry }: Props) {
   return (
     <main id="main" tabIndex={-1} class="state" aria-busy={phase === "loading"}>
       {phase === "loading" && <p role="status">Loading the {what}…</p>}
+      {phase === "loading" && pausedSeconds.value > 0 && (
+        <p>You have asked for much in a short time: the service answers again in {pausedSeconds.value} s.</p>
+      )}
       {phase === "unknown" && (
         <>
           <h1>No such {what}</h1>
