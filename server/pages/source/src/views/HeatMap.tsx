@@ -25,7 +25,7 @@ export function HeatMap({ room }: { room: Classroom }) {
   );
   const known = new Map(room.rows.value.map((row) => [row.id, row]));
   const rows = ids.flatMap((id) => known.get(id) ?? []);
-  const columns = `minmax(var(--who), 15rem) repeat(${concepts.length}, minmax(var(--cell), 1fr))`;
+  const columns = `var(--who) repeat(${concepts.length}, minmax(var(--cell), 1fr))`;
   return (
     <section class="card heat" aria-labelledby="heat">
       <header>
