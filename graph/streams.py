@@ -148,7 +148,7 @@ async def _wait(context: Context, stream: Stream[Row], teller: "_Teller[Row]", w
     for _ in range(LOOK_AFTER_WAITS):
         # Jittered, so that thousands of idle streams do not wake at once.
         seconds_max = LEADER_WAIT_SECONDS if context.enters_at is not None else IDLE_WAIT_SECONDS
-        is_news = await watch.moved(seconds_max=seconds_max * random.uniform(0.75, 1.25))  # noqa: S311
+        is_news = await watch.moved(seconds_max=seconds_max * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
         if is_news:
             break  # judged before what it brings
         if context.enters_at is not None:

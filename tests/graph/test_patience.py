@@ -76,7 +76,7 @@ class Subscription:
 async def test_a_stopped_operation_cancels_its_statements_and_gives_its_connections_back(pool: "Pool") -> None:
     documents = Documents(strawberry.Schema(Query, subscription=Subscription), operation_seconds_max=0.2)
     now = datetime.now(UTC)
-    engine = Engine(clock=lambda: now, pool=pool, recorder=None, wake=None, live=None)  # type: ignore[arg-type]
+    engine = Engine(clock=lambda: now, pool=pool, recorder=None, wake=None, live=None)  # type: ignore[arg-type] # asked of nothing else
     asker = Viewer(1, "t1", frozenset({Role.TEACHER}), now + timedelta(hours=1))
 
     answer = await documents.execute(documents.plan("{ a: slow b: slow }", None), {}, begin(engine, asker, "c1"))

@@ -36,7 +36,7 @@ async def put(mill: Mill, statement: str, *given: Any) -> None:
 
 
 async def kept(mill: Mill, table: str, key: str) -> list[Any]:
-    return [row[0] for row in await mill.rows(f"select {key} from {table} where tenant = $1 order by 1")]  # noqa: S608
+    return [row[0] for row in await mill.rows(f"select {key} from {table} where tenant = $1 order by 1")]  # noqa: S608 - ours
 
 
 @pytest.mark.feature("X-29")
