@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 DELIVERY_RIGHT_SECONDS = 2.0  # a right that was withdrawn ends the deliveries within this
 IDLE_RIGHT_SECONDS = 3.5  # with a second's wait, who hears nothing is judged again at least every 5 s
 ROUND_SECONDS = 1.0
-TURN = 100  # messages handed over before other work of the process gets its turn: a millisecond
+FRAMED_MAX = 4  # frames kept while a message is handed out: ids that nobody else uses are not worth the memory
+TURN = 500  # messages handed over before other work of the process gets its turn: some four milliseconds
 
 log = logging.getLogger("sightline.graph")
 
@@ -51,11 +52,30 @@ class Right:
         return ties is not None and self.may(viewer, ties)
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One answer for many, written once as JSON; `token` is that of its place."""
+
+    answer: Answer
+    text: bytes
+    token: str
+    framed: dict[bytes, bytes] = field(default_factory=dict)
+
+    def frame(self, head: bytes, make: Callable[["Message", bytes], bytes]) -> bytes:
+        """What goes to the wire, made once for all in front of whose text the same stands."""
+        known = self.framed.get(head)
+        if known is None:
+            known = make(self, head)
+            if len(self.framed) < FRAMED_MAX:
+                self.framed[head] = known
+        return known
+
+
 class Outlet(Protocol):
     """Where the messages of one subscriber leave the process."""
 
-    def offer(self, answer: Answer, text: str, token: str) -> bool:
-        """Send one answer, written as JSON in `text`, if there is room for it at once; False sends nothing."""
+    def offer(self, message: Message) -> bool:
+        """Send one message if there is room for it at once; False sends nothing."""
 
 
 Lead: TypeAlias = "Callable[[Place], tuple[Context, AsyncGenerator[Answer]]]"
@@ -167,7 +187,7 @@ class Audience:
                 self._dismiss(seat, failure)
 
     async def _hand_out(self, answer: Answer, told: "Told[Any]") -> None:
-        text = _encode(answer.body).decode()
+        message = Message(answer, _encode(answer.body), told.token)
         # First of all: whoever comes from here on has read as far as this message.
         self.heard = order = order_of(told.place)
         self._audiences.written += 1
@@ -178,7 +198,7 @@ class Audience:
                 ties = await self._right.ties(DELIVERY_RIGHT_SECONDS)
             if seat not in self.seats or seat.heard >= order or not self._admits(seat, ties):
                 continue
-            if seat.outlet.offer(answer, text, told.token):
+            if seat.outlet.offer(message):
                 seat.place, seat.heard = told.place, order
                 self._audiences.handed += 1
             else:

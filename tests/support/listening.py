@@ -23,6 +23,7 @@ from db.live import Live
 from db.pool import Pool
 from db.recorder import Recorder
 from graph.answers import Answer
+from graph.audience import Message
 from graph.classrooms import ClassroomQuery
 from graph.documents import Documents
 from graph.events import EventStreams
@@ -137,17 +138,17 @@ class Room:
 
     def __init__(self, places: int) -> None:
         self.waiting: asyncio.Queue[Answer | None] = asyncio.Queue(maxsize=places)
-        self.offered: list[str] = []
+        self.offered: list[bytes] = []
 
-    def offer(self, answer: Answer, text: str, token: str) -> bool:
+    def offer(self, message: Message) -> bool:
         """As a socket does."""
         if self.waiting.full():
             return False
-        written = msgspec.json.decode(text)
-        (message,) = written["data"].values()
-        assert message["resumeToken"] == token
-        assert written == msgspec.json.decode(msgspec.json.encode(answer.body))
-        self.offered.append(text)
+        written = msgspec.json.decode(message.text)
+        (shown,) = written["data"].values()
+        assert shown["resumeToken"] == message.token
+        assert written == msgspec.json.decode(msgspec.json.encode(message.answer.body))
+        self.offered.append(message.text)
         self.waiting.put_nowait(Answer(tuple(written.get("errors", ())), written["data"], is_executed=True))
         return True
 
