@@ -66,8 +66,9 @@ class _Outlet:
 
     def offer(self, message: Message) -> bool:
         """Splice the frame: nothing of it is encoded again."""
-        self._operation.answered(message.answer)
-        return self._socket.offer(message.frame(self._head, _spliced))
+        if message.answer.errors:
+            self._operation.answered(message.answer)
+        return self._socket.offer(message.framed.get(self._head) or message.frame(self._head, _spliced))
 
 
 def _spliced(message: Message, head: bytes) -> bytes:

@@ -1,10 +1,14 @@
 """The WebSocket protocol of uvicorn, and a door in it for frames that are ready: what many hear is framed once."""
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 
 from graph.frames import OFFER
+
+OPEN = State.OPEN
+PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
 class ReadyFrames(WebSocketsSansIOProtocol):
@@ -22,13 +26,15 @@ class ReadyFrames(WebSocketsSansIOProtocol):
 
     def offer(self, frame: bytes) -> bool:
         """Write a frame if the peer has room for it and may still be sent one; False writes nothing."""
-        if (
-            not self.writable.is_set()
-            or self.disconnected
-            or self.close_sent
-            or self.conn.state is not State.OPEN
-            or self.transport.is_closing()
-        ):
+        transport = self.transport
+        if not self.writable.is_set() or self.conn.state is not OPEN or transport.is_closing():
             return False
-        self.transport.write(frame)
+        transport.write(frame)
         return True
+
+    def send_keepalive_ping(self) -> None:
+        """Ping without a payload: nobody waits for the answer, and 20,000 sockets make a thousand pings a second."""
+        self.ping_timer = None
+        if self.conn.state is OPEN and not self.transport.is_closing():
+            self.transport.write(PING)
+            self.schedule_ping()

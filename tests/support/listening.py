@@ -236,6 +236,7 @@ class Street:
     desk: Desk
     port: int
     buffer_bytes: int
+    sockets: GraphQLSockets
 
     def bearer(self, key: str, *roles: Role) -> str:
         """A credential of an hour."""
@@ -298,7 +299,7 @@ async def served(desk: Desk, *, buffer_bytes: int = 0) -> AsyncIterator[Street]:
     running = asyncio.create_task(server.serve(sockets=[listener]))
     await server.ready.wait()
     try:
-        yield Street(desk, listener.getsockname()[1], buffer_bytes)
+        yield Street(desk, listener.getsockname()[1], buffer_bytes, sockets)
     finally:
         await sockets.shut()
         server.should_exit = True
