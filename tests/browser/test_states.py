@@ -262,6 +262,17 @@ async def test_work_and_concepts_are_called_by_their_names(browser: Browser, pla
         await expect(page.locator(".timeline")).to_contain_text("handed in Work hw1")
 
 
+async def test_a_students_class_leads_to_their_own_page(browser: Browser, place: Station) -> None:
+    await a_school_day(place.district)
+    await place.district.classroom("8c")
+    await place.district.enroll("ann", "8c")
+
+    async with looking(browser, place, "/", query="?as=student") as window:
+        await window.page.get_by_role("link", name="Class 7b").click()
+        await expect(window.page.get_by_role("heading", name="Ann Abel")).to_be_visible()
+        await expect(window.page.get_by_role("heading", name="Flags")).to_be_hidden()  # the staff's alone
+
+
 async def test_the_list_of_classes_says_how_each_is_doing(browser: Browser, place: Station) -> None:
     await a_school_day(place.district)
     await place.district.classroom("8c")
@@ -274,5 +285,6 @@ async def test_the_list_of_classes_says_how_each_is_doing(browser: Browser, plac
         await expect(card).to_contain_text("Averageno data")
         await expect(card).to_contain_text("High 1")
         assert await serious_findings(window.page) == []
+        await expect(window.page.get_by_text("signed in as teacher (teacher)")).to_be_visible()
         await card.click()
         await expect(window.page.get_by_role("heading", name="Class 7b")).to_be_visible()

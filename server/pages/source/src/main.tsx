@@ -9,6 +9,7 @@ import { loadOverview } from "./overview";
 import { canSignInByItself, credentials, renew, signInProblem } from "./session";
 import { Bar, theme } from "./views/Bar";
 import { ClassView } from "./views/ClassView";
+import { loadViewer, placeOf } from "./viewer";
 import { Home } from "./views/Home";
 import { SignIn } from "./views/SignIn";
 import { StudentView } from "./views/StudentView";
@@ -39,6 +40,7 @@ async function loadClasses(): Promise<void> {
   const found: { key: string; name: string }[] = [];
   let after: string | null = null;
   try {
+    await loadViewer();
     for (let page = 0; page < CLASS_PAGES_MAX; page++) {
       const answer: Awaited<ReturnType<typeof askClasses>> = await askClasses(after);
       const list = answer.data.viewer?.classrooms;
@@ -50,7 +52,7 @@ async function loadClasses(): Promise<void> {
     problem.value = "";
     classes.value = found;
     const [only] = found;
-    if (only && found.length === 1 && route.value.classroom === null) location.hash = `#/class/${encodeURIComponent(only.key)}`;
+    if (only && found.length === 1 && route.value.classroom === null) location.hash = placeOf(only.key);
   } catch (refused) {
     problem.value = refused instanceof Refusal ? refused.message : String(refused);
     if (credentials.value) setTimeout(() => void loadClasses(), AGAIN_MS);

@@ -1,6 +1,7 @@
 // Where a teacher begins: their classes, how each is doing, and how many need them.
 import { type Numbers, overview } from "../overview";
 import { percent } from "../words";
+import { placeOf, viewer } from "../viewer";
 import { SeverityBadge } from "./Severity";
 
 interface Props {
@@ -12,6 +13,16 @@ export function Home({ classes, problem }: Props) {
   return (
     <main id="main" tabIndex={-1} class="home">
       <h1>Your classes</h1>
+      {viewer.value && (
+        <p class="quiet">
+          {viewer.value.tenant && (
+            <>
+              <bdi>{viewer.value.tenant.name}</bdi>, signed in as{" "}
+            </>
+          )}
+          <bdi>{viewer.value.key}</bdi> ({viewer.value.roles.map((role) => role.toLowerCase()).join(", ")})
+        </p>
+      )}
       {problem && (
         <p class="problem" role="alert">
           {problem} This page tries again by itself.
@@ -23,7 +34,7 @@ export function Home({ classes, problem }: Props) {
         {classes?.map((each) => (
           <li key={each.key} class="card">
             <h2>
-              <a href={`#/class/${encodeURIComponent(each.key)}`}>
+              <a href={placeOf(each.key)}>
                 <bdi>{each.name}</bdi>
               </a>
             </h2>

@@ -64,7 +64,7 @@ function Summary({ student }: { student: Student }) {
   const { mastered, completed, inProgress, notStarted } = progress.concepts;
   return (
     <p class="summary">
-      {mastered} concepts mastered, {completed} completed, {inProgress} in progress, {notStarted} not started.{" "}
+      Concepts: {mastered} mastered, {completed} completed, {inProgress} in progress, {notStarted} not started.{" "}
       {progress.averageScore === null ? "Not enough data for an average." : `Average ${percent(progress.averageScore, 1)}.`}{" "}
       {progress.lastActivityAt && `Last active ${momentOf(progress.lastActivityAt, student.zone.value)}.`}
     </p>
