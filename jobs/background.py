@@ -11,6 +11,7 @@ from db import background
 from db.background import Abandoned, JobKind, JobScope, JobState, Order
 from db.live import Moved
 from db.pool import LOST, Pool, tenant_transaction
+from jobs.policy_change import PolicyMoved
 from jobs.recompute import Cancelled, Run, Stopped, Workbench
 from jobs.retention import Retention
 
@@ -102,6 +103,8 @@ class Background:
             async with tenant_transaction(bench.pool, tenant) as connection:
                 await background.give_back(connection, tenant, key, runner=bench.runner)
             bench.tell(tenant, key)
+        except PolicyMoved:
+            await self._end(tenant, key, JobState.FAILED, "POLICY_MOVED")
         except Cancelled:
             await self._end(tenant, key, JobState.CANCELLED)
         except LOST:
