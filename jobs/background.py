@@ -98,7 +98,7 @@ class Background:
         try:
             await Run(bench, tenant, job).to_the_end()
         except Abandoned:
-            log.info("job_abandoned", extra={"job": key})
+            log.info("job_abandoned", extra={"tenant": tenant, "job": key})
         except Stopped:
             async with tenant_transaction(bench.pool, tenant) as connection:
                 await background.give_back(connection, tenant, key, runner=bench.runner)
@@ -110,7 +110,7 @@ class Background:
         except LOST:
             raise
         except Exception as error:
-            log.exception("job_failed", extra={"job": key})
+            log.exception("job_failed", extra={"tenant": tenant, "job": key})
             await self._end(tenant, key, JobState.FAILED, type(error).__name__)
 
     async def _end(self, tenant: int, key: str, state: JobState, error: str | None = None) -> None:

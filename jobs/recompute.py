@@ -348,8 +348,8 @@ class Run:
         self._tell()
         if job.kind is JobKind.VERIFY and at.different:
             self._bench.failures["PROJECTION_DRIFT"] += 1
-            # Keys of jobs, never of pupils.
-            log.error("projection_drift", extra={"job": job.key, "rows": at.different})
+            # Numbers of tenants and keys of jobs, never of pupils.
+            log.error("projection_drift", extra={"tenant": self._tenant, "job": job.key, "rows": at.different})
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the process is told to stop meanwhile."""
