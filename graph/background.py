@@ -22,7 +22,7 @@ from rules.access import may_follow_job, may_see_all_jobs, may_see_flags
 from rules.policy import DEFAULT_POLICY, with_parts
 
 JOB_ORDER = Keyset("jobs", (datetime, str))
-NO_LEVELS = {"levels_changed": 0}  # of jobs that a worker of an earlier release did
+COUNTS = ("scores_moved", "levels_changed", "mastery_gained", "mastery_lost", "flags_raised", "flags_cleared")
 ERRORS = "What is wrong; then nothing was done. Empty otherwise."
 
 
@@ -223,7 +223,8 @@ def _outcome_of(result: dict[str, Any] | None) -> JobOutcome | None:
     if result is None or "counts" not in result:
         return None
     sums = {name: result[name] for name in ("compared", "different", "skipped")}
-    counts = NO_LEVELS | result["counts"]
+    # Words of a newer release are left out, those that an earlier one did not know are 0.
+    counts = {name: result["counts"].get(name, result.get(name, 0)) for name in COUNTS}
     since, policy = result.get("since"), result.get("policy")
     return JobOutcome(
         **sums,
@@ -231,7 +232,7 @@ def _outcome_of(result: dict[str, Any] | None) -> JobOutcome | None:
         policy=policy and policy_shown(with_parts(DEFAULT_POLICY, policy | {"version": result["base"] + 1})),
         as_of=result.get("as_of"),
         digest=result.get("digest"),
-        since=SinceDryRun(**since) if since else None,
+        since=SinceDryRun(**{name: since.get(name, 0) for name in ("events", *COUNTS)}) if since else None,
         details=result["differences"],
     )
 

@@ -33,6 +33,7 @@ BEAT_EVERY = 40  # waits
 SETTLE_TRIES = 20
 SETTLE_SECONDS = 0.25
 COUNTS = ("scores_moved", "levels_changed", "mastery_gained", "mastery_lost", "flags_raised", "flags_cleared")
+BESIDE = ("levels_changed",)  # the release before takes no other words among the counts of a job that it knows
 
 
 class Stopped(Exception):
@@ -120,7 +121,8 @@ class Run:
         self._bench = bench
         self._tenant = tenant
         self._job = job
-        self._at = Progress(**job.checkpoint)
+        # What only a newer release keeps there is of no use to ours.
+        self._at = Progress(**{name: value for name, value in job.checkpoint.items() if name in Progress.__slots__})
         self._is_of_policy = job.kind is JobKind.POLICY
         self._is_to_change = self._is_of_policy and not job.is_dry_run
         self._only_compares = job.is_dry_run or job.kind is JobKind.VERIFY or self._is_of_policy
@@ -319,7 +321,9 @@ class Run:
         at, job, now = self._at, self._job, self._bench.clock()
         result: dict[str, Any] = {"compared": at.compared, "different": at.different, "skipped": at.skipped}
         if self._only_compares:
-            result |= {"counts": at.counts or dict.fromkeys(COUNTS, 0), "differences": at.differences or []}
+            counts = at.counts or dict.fromkeys(COUNTS, 0)
+            beside = {} if self._is_of_policy else {name: counts.pop(name, 0) for name in BESIDE}
+            result |= {"counts": counts, "differences": at.differences or [], **beside}
         async with tenant_transaction(self._bench.pool, self._tenant) as connection:
             if job.kind is JobKind.VERIFY:
                 await drift.save(

@@ -106,7 +106,7 @@ def told(job: Job) -> str:
     if "counts" not in result:
         return f"{job.done} students and classes recomputed; what differed is saved and pushed"
     lines = [f"{result['compared']} rows compared, {result['different']} differ, {result['skipped']} skipped (waiting)"]
-    lines += [f"  {name.replace('_', ' ')}: {result['counts'].get(name, 0)}" for name in COUNTS]
+    lines += [f"  {name.replace('_', ' ')}: {result['counts'].get(name, result.get(name, 0))}" for name in COUNTS]
     for one in result["differences"]:
         lines.append(f"  {one['table']} {' / '.join(one['key'])}")
         lines.append(f"    stored:  {one['stored']}")

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from db.live import Live
@@ -178,3 +179,26 @@ async def test_a_change_that_says_nothing_clear_is_refused(
     office = await open_school(pool)
 
     assert await codes(office, "recompute", **sent) == refused
+
+
+@pytest.mark.feature("X-38")
+@pytest.mark.parametrize(
+    ("counts", "beside"),
+    [
+        ({"scores_moved": 3, "unheard_of": 9}, {"levels_changed": 2, "others": 1}),  # a newer release's
+        ({"scores_moved": 3, "levels_changed": 2}, {}),
+    ],
+)
+async def test_an_outcome_of_a_neighbouring_release_is_shown_as_far_as_it_is_known(
+    pool: Pool, counts: dict[str, int], beside: dict[str, int]
+) -> None:
+    office = await open_school(pool)
+    await order(office, "recompute", **OF_7B, dryRun=True)
+    result = {"compared": 1, "different": 1, "skipped": 0, "counts": counts, "differences": [], **beside}
+    async with office.writing() as connection:
+        done = "update job set state = 'DONE', result = $2 where tenant = $1"
+        await connection.execute(done, office.tenant, msgspec.json.encode(result).decode())
+
+    outcome = (await newest(office))["outcome"]
+
+    assert {name: outcome[name] for name in COUNTS} == dict.fromkeys(COUNTS, 0) | {"scoresMoved": 3, "levelsChanged": 2}
