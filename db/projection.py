@@ -1,6 +1,6 @@
 """The views: what one student's work adds up to, loaded for a batch of views at once and saved where it differs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -143,8 +143,8 @@ where k.tenant = $1 and k.student = w.student and k.classroom = w.classroom and 
 class Wanted:
     """Which views to load; `items` and `concepts` None means all of a view's rows (it will be replayed)."""
 
-    items: Mapping[ViewKey, Iterable[str] | None]
-    concepts: Mapping[ViewKey, Iterable[str] | None]
+    items: Mapping[ViewKey, Collection[str] | None]
+    concepts: Mapping[ViewKey, Collection[str] | None]
 
 
 @dataclass(slots=True)
@@ -229,7 +229,7 @@ async def views(connection: Connection, tenant: int, keys: Iterable[ViewKey]) ->
     return found
 
 
-def _spread(wanted: Mapping[ViewKey, Iterable[str] | None]) -> tuple[list[str], ...]:
+def _spread(wanted: Mapping[ViewKey, Collection[str] | None]) -> tuple[list[str], ...]:
     """Parallel columns: student, classroom and name of each named row; student and classroom of each whole view."""
     named = [(*key, name) for key, names in wanted.items() if names is not None for name in names]
     whole = [key for key, names in wanted.items() if names is None]
@@ -243,7 +243,7 @@ def _spread(wanted: Mapping[ViewKey, Iterable[str] | None]) -> tuple[list[str], 
 
 
 async def standings(
-    connection: Connection, tenant: int, wanted: Mapping[ViewKey, Iterable[str] | None]
+    connection: Connection, tenant: int, wanted: Mapping[ViewKey, Collection[str] | None]
 ) -> dict[ViewKey, dict[str, Standing]]:
     """Load the standings wanted, by view and concept."""
     found: dict[ViewKey, dict[str, Standing]] = {key: {} for key in wanted}
@@ -255,7 +255,7 @@ async def standings(
 
 
 async def works(
-    connection: Connection, tenant: int, wanted: Mapping[ViewKey, Iterable[str] | None]
+    connection: Connection, tenant: int, wanted: Mapping[ViewKey, Collection[str] | None]
 ) -> dict[ViewKey, dict[str, Work]]:
     """Load the work wanted, by view and item."""
     found: dict[ViewKey, dict[str, Work]] = {key: {} for key in wanted}

@@ -16,6 +16,7 @@ from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
 from db.tally import Tally
 from db.trace import UNTRACED, Span, Tracer, within
 from jobs.fold import Batch, Unfoldable, fold
+from jobs.memory import Memory, Recall
 from rules.evidence import LearningEvent
 from rules.kinds import FOLD_LEVEL, NewerWord
 
@@ -99,6 +100,7 @@ class Drain:
     tracer: Tracer = UNTRACED
     folded: Folded = field(default_factory=Folded)
     level: int = FOLD_LEVEL
+    memory: Memory = field(default_factory=Memory)
     _loose: set[tuple[int, int, str]] = field(default_factory=set)  # notes that could not be taken back yet
 
     async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
@@ -156,9 +158,12 @@ class Drain:
         """Assess one class again because time passed (its `reassess_at`)."""
         held = fold_level.held(tenant)
         async with tenant_transaction(self.pool, tenant, limit_ms=FOLD_MS, settings=held) as connection:
-            if await fold_level.of_tenant(connection, tenant) > self.level:
+            level, server_began = await fold_level.ground_of(connection, tenant)
+            if level > self.level:
                 return  # still due, and found by a newer worker
-            moved = await fold(connection, tenant, Batch.of_classroom(classroom), now=self.clock())
+            recall = self.memory.recall(tenant, server_began=server_began)
+            moved = await fold(connection, tenant, Batch.of_classroom(classroom), now=self.clock(), recall=recall)
+        recall.keep()
         self.live.announce(moved)
 
     async def _once(self, tenant: int, shard: int, limit: int) -> Drained:
@@ -172,9 +177,10 @@ class Drain:
         began = perf_counter()
         try:
             async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
-                level = await fold_level.of_tenant(connection, tenant)
+                level, server_began = await fold_level.ground_of(connection, tenant)
                 if level != self.level:
                     raise OtherLevel(level)
+                recall = self.memory.recall(tenant, server_began=server_began)
                 claimed = await outbox.claim(connection, tenant, shard, limit=limit)
                 self.folded.claimed += len(claimed)
                 refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
@@ -190,7 +196,7 @@ class Drain:
                     span = self.tracer.join("fold batch", _traces(rows), seconds_ago=perf_counter() - began)
                     batch = Batch(tuple(rows), traceparent=span.traceparent if span else None)
                     with within(self.tracer, span):
-                        moved = await self._fold(connection, tenant, batch)
+                        moved = await self._fold(connection, tenant, batch, recall)
                     await outbox.delete(connection, tenant, rows)
                     if attempt.token:
                         await claims.end(
@@ -205,6 +211,7 @@ class Drain:
             if span is not None:
                 span.end(rows=len(attempt.rows), classrooms=len(moved.classrooms), students=len(moved.students))
         if claimed:
+            recall.keep()
             self.live.announce(moved)
             self._count(attempt.rows, perf_counter() - began)
         return Drained(len(attempt.rows), was_full=len(claimed) == limit or len(attempt.rows) < len(claimed))
@@ -250,10 +257,10 @@ class Drain:
             await claims.take_back(self.pool, tenant, shard, token=token)
             self._loose.discard((tenant, shard, token))
 
-    async def _fold(self, connection: Connection, tenant: int, batch: Batch) -> Moved:
+    async def _fold(self, connection: Connection, tenant: int, batch: Batch, recall: Recall) -> Moved:
         """Fold a batch; raises Unfolded for what is neither a collision, a lost connection nor one event's fault."""
         try:
-            return await fold(connection, tenant, batch, now=self.clock())
+            return await fold(connection, tenant, batch, now=self.clock(), recall=recall)
         except (*COLLIDED, Unfoldable, NewerWord):
             raise
         except Exception as error:

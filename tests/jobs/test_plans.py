@@ -57,12 +57,7 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
         [TENANT, list(range(1, 501)), [RECEIVED] * 500, RECEIVED, RECEIVED],
     ),
     "LOG_OF_STUDENTS": (facts.LOG_OF_STUDENTS, [TENANT, _students]),
-    "REVISED": (facts.REVISED, [TENANT, _students, _classes, ["lms"] * 30, ["s1"] * 30, ["e1"] * 30]),
     "REGRADES": (facts.REGRADES, [TENANT, [3, 7, 11]]),
-    "CORRECTED": (
-        facts.CORRECTED,
-        [TENANT, _students, _classes, ["hw1"] * 30, ["lms"] * 30, ["e1"] * 30, ["s1"] * 30],
-    ),
     "EVENT_TARGETS": (corrections.EVENT_TARGETS, [TENANT, [1], ["lms"], ["e1"]]),
     "SUBMISSION_TARGETS": (corrections.SUBMISSION_TARGETS, [TENANT, [1], ["lms"], ["s1"], [""], ["QUIZ_ATTEMPT"]]),
     "ITEM_TARGETS": (corrections.ITEM_TARGETS, [TENANT, [1], ["c1-s1"], ["c1"], ["hw1"], ["QUIZ_ATTEMPT"]]),
