@@ -39,6 +39,15 @@ class Drained:
 
     rows: int
     was_full: bool  # the claim reached its limit: more may wait
+    waited: float = 0.0  # seconds from the recording of its oldest row to its commit
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one drain took from a shard until nothing claimable was left."""
+
+    rows: int
+    waited: float  # seconds, of the row that waited longest
 
 
 class Unfolded(Exception):
@@ -104,13 +113,17 @@ class Drain:
     _loose: set[tuple[int, int, str]] = field(default_factory=set)  # notes that could not be taken back yet
 
     async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
-        """Fold until nothing claimable waits in the shard; returns the rows folded.
+        """Fold until nothing claimable waits in the shard; returns the rows folded."""
+        return (await self.round(tenant, shard, keep_going=keep_going)).rows
+
+    async def round(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> Round:
+        """Fold until nothing claimable waits in the shard.
 
         An event that the rules fail on goes to the dead letters and its neighbours go on (000-09). A batch that fails
         otherwise is cut in half until the row at fault is alone. Lost connections are raised: they blame no event.
         What only a newer release can fold is left to its workers (X-38).
         """
-        limit, total, collisions, is_raised = CLAIM_ROWS_MAX, 0, 0, False
+        limit, total, waited, collisions, is_raised = CLAIM_ROWS_MAX, 0, 0.0, 0, False
         while keep_going():
             try:
                 drained = await self._once(tenant, shard, limit)
@@ -149,10 +162,11 @@ class Drain:
                 limit = max(1, limit // 2)
                 continue
             total += drained.rows
+            waited = max(waited, drained.waited)
             if not drained.was_full:
                 break
             limit = min(CLAIM_ROWS_MAX, limit * 2)
-        return total
+        return Round(total, waited)
 
     async def classroom(self, tenant: int, classroom: str) -> None:
         """Assess one class again because time passed (its `reassess_at`)."""
@@ -210,11 +224,12 @@ class Drain:
             self.folded.claimed -= len(claimed)
             if span is not None:
                 span.end(rows=len(attempt.rows), classrooms=len(moved.classrooms), students=len(moved.students))
-        if claimed:
-            recall.keep()
-            self.live.announce(moved)
-            self._count(attempt.rows, perf_counter() - began)
-        return Drained(len(attempt.rows), was_full=len(claimed) == limit or len(attempt.rows) < len(claimed))
+        if not claimed:
+            return Drained(0, was_full=False)
+        recall.keep()
+        self.live.announce(moved)
+        waited = self._count(attempt.rows, perf_counter() - began)
+        return Drained(len(attempt.rows), len(claimed) == limit or len(attempt.rows) < len(claimed), waited)
 
     async def _attempt(self, connection: Connection, tenant: int, shard: int, claimed: list[Claimed]) -> Attempt:
         """What to fold of the locked rows: all of them, unless a worker may have died of some.
@@ -274,11 +289,13 @@ class Drain:
         self.folded.failures["NEWER_RELEASE"] += 1
         log.warning("left_to_newer_release", extra={"error": type(error).__name__})
 
-    def _count(self, claimed: Sequence[Claimed], seconds: float) -> None:
-        waited = (self.clock() - min(row.received_at for row in claimed)).total_seconds()
-        self.folded.latency.add(max(0.0, waited))
+    def _count(self, claimed: Sequence[Claimed], seconds: float) -> float:
+        """Count a batch; returns how long its oldest row has waited, in seconds."""
+        waited = max(0.0, (self.clock() - min(row.received_at for row in claimed)).total_seconds())
+        self.folded.latency.add(waited)
         self.folded.batches.add(seconds)
         self.folded.rows += len(claimed)
+        return waited
 
     async def _bury(self, tenant: int, event: LearningEvent, error: BaseException) -> None:
         """Set aside the one event that cannot be folded, and rebuild without it what it may be part of already."""
