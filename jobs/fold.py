@@ -67,7 +67,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a locked batch has to do: new events by view, and the views to rebuild whatever came."""
+    """What a locked batch has to do: new events by view, in total order, and the views to rebuild whatever came."""
 
     new: Mapping[ViewKey, list[LearningEvent]]
     replayed: frozenset[ViewKey]
@@ -164,7 +164,7 @@ async def _work_of(
     new: dict[ViewKey, list[LearningEvent]] = defaultdict(list)
     replayed = set(views_to_replay)
     strangers = []
-    for entry in logged:
+    for entry in sorted(logged, key=lambda entry: entry.event.key):
         event = entry.event
         if entry.is_revised:
             replayed |= {(event.student, event.classroom), (event.student, ALL_CLASSES)}
@@ -224,7 +224,8 @@ async def _fold_views(
         is_class, policy = key[1] != ALL_CLASSES, policies[key[1]]
         step: Step
         if is_replay:
-            events, step = history.get(key, []), partial(replay_view, policy=policy, is_class=is_class)
+            events = sorted(history.get(key, []), key=lambda event: event.key)
+            step = partial(replay_view, policy=policy, is_class=is_class)
         else:
             events, step = work.new[key], partial(fold_view, before, policy=policy, is_class=is_class)
         after = _folded(events, step)
@@ -265,20 +266,19 @@ async def _know_rows(connection: Connection, tenant: int, rows: Wanted, saved: M
 
 
 def _folded(events: Sequence[LearningEvent], step: Step) -> ViewState:
-    """Run the rules over a view's events in order; raises Unfoldable, naming the first event they fail on."""
-    ordered = sorted(events, key=lambda event: event.key)
+    """Run the rules over a view's ordered events; raises Unfoldable, naming the first event they fail on."""
     try:
-        return step(ordered)
+        return step(events)
     except Exception as error:
-        good, bad = 0, len(ordered)  # a fold goes through its events in order: who holds the culprit fails
+        good, bad = 0, len(events)  # a fold goes through its events in order: who holds the culprit fails
         while bad - good > 1:
             middle = (good + bad) // 2
             try:
-                step(ordered[:middle])
+                step(events[:middle])
                 good = middle
             except Exception:
                 bad = middle
-        raise Unfoldable(ordered[bad - 1]) from error
+        raise Unfoldable(events[bad - 1]) from error
 
 
 def _items(key: ViewKey, work: Work, replayed: set[ViewKey]) -> Collection[str] | None:
