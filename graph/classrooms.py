@@ -17,6 +17,7 @@ from graph.access import allow
 from graph.boards import board_of
 from graph.catalog_reads import Concept
 from graph.class_mastery import StudentMastery, class_concepts, class_mastery
+from graph.class_pages import CLASS_PAGES
 from graph.classwork import (
     ASSIGNMENT_ORDER,
     ROSTER_ORDER,
@@ -305,7 +306,7 @@ class ClassroomQuery:
 
     @strawberry.field(description="One class; null when there is none with this key that you may see.")
     @allow(Role.STUDENT, Role.TEACHER, Role.ADMIN, scope=Scope.READ)
-    @read_at_once(board_of)
+    @read_at_once(board_of, CLASS_PAGES.page_of)
     async def classroom(
         self,
         info: Info,

@@ -22,7 +22,7 @@ from graph.students import StudentQuery
 from graph.viewers import ViewerQuery
 from rules.access import Role, Scope, Viewer
 from tests.rows.district import NOW, District
-from tests.rows.reading import EXPIRY, CountingPool
+from tests.rows.reading import EXPIRY, CountingPool, decoded
 
 
 @strawberry.type
@@ -54,7 +54,9 @@ class Asker:
             self.tenant, self.key, frozenset(self.roles), EXPIRY, frozenset(self.scopes), sources=self.sources
         )
         engine = cast(Engine, _Means(pool=counted, clock=self.clock))
-        answer = await DOCUMENTS.execute(DOCUMENTS.plan(document, None), variables, begin(engine, viewer, "test"))
+        answer = decoded(
+            await DOCUMENTS.execute(DOCUMENTS.plan(document, None), variables, begin(engine, viewer, "test"))
+        )
         self.statements = sum(counted.asked.values())
         return answer
 
