@@ -16,7 +16,6 @@ from db.written import DOUBT, PARTS_MAX, Fields, Objects, Part
 from graph.open_values import Doubt, OpenValues, Take, Variables, arguments_of
 from graph.request import Context
 from graph.shapes import Fragments, Unknown, collected
-from graph.together import Together
 from rules.access import Role, Scope, Viewer
 
 Judge: TypeAlias = Callable[[Viewer, Ask, Found], bool]
@@ -58,7 +57,7 @@ class Subject:
         except Unknown:
             return None
         statement = self.compose(parts, values.types, with_seq=seq_min is not None)
-        return PageRead(key, seq_min, tuple(values.takes), self.may_see, Together(statement))
+        return PageRead(key, seq_min, tuple(values.takes), self.may_see, statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class PageRead:
     seq_min: Take | None  # the position that must be counted
     open_values: tuple[Callable[[Variables], tuple[Any, ...]], ...]
     may_see: Judge
-    together: Together
+    statement: str
 
     async def __call__(self, context: Context, variables: Variables) -> Raw | None:
         """The object as selected; None where the reference executor must say what the viewer may see."""
@@ -81,7 +80,8 @@ class PageRead:
             seq_min = None if self.seq_min is None else self.seq_min(variables)
         except Doubt:
             return None
-        found = await self.together.read(context, ask)
+        engine = context.engine
+        found = await engine.together.read(context.pool, viewer.tenant, self.statement, ask, clock=engine.clock)
         if found is None or found.text is None or not self.may_see(viewer, ask, found) or DOUBT in found.text:
             return None
         if seq_min is not None and (found.seq is None or found.seq < seq_min):

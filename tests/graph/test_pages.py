@@ -3,8 +3,11 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date
+from functools import cache
 from typing import Any, cast
 
 import msgspec
@@ -18,7 +21,7 @@ from graph.documents import Documents, Plan
 from graph.pages import PageRead
 from graph.request import Engine, begin
 from graph.schema import schema
-from graph.together import Together
+from graph.together import ROUNDS_MAX
 from rules.access import Role, Scope, Viewer
 from tests.graph.compiled_cases import Dice
 from tests.graph.page_cases import KEYS, Case, open_school
@@ -70,8 +73,13 @@ def written(answer: Answer) -> bytes:
 
 
 async def asked(documents: Documents, plan: Plan, variables: dict[str, Any], viewer: Viewer, pool: Any) -> Answer:
-    engine = cast(Engine, _Means(pool=pool, clock=lambda: NOW))
-    return await documents.execute(plan, variables, begin(engine, viewer, "c1"))
+    return await documents.execute(plan, variables, begin(engine_on(pool), viewer, "c1"))
+
+
+@cache
+def engine_on(pool: Any) -> Engine:
+    """The means of one process, so that its readers come together."""
+    return cast(Engine, _Means(pool=pool, clock=lambda: NOW))
 
 
 @pytest.mark.timeout(300)
@@ -166,7 +174,7 @@ async def test_a_statement_that_fails_by_itself_fails_nobody(pool: Pool, flaw: s
     plan, admin = documents.plan(DASHBOARD, None), viewers(district.tenant, 0)["admin"]
     assert plan.query is not None
     assert isinstance(plan.query.read, PageRead)
-    read = replace(plan.query.read, together=Together(statement_of(plan) + flaw))
+    read = replace(plan.query.read, statement=statement_of(plan) + flaw)
     broken = replace(plan, query=replace(plan.query, read=read))
 
     answers = await asyncio.gather(*(asked(documents, broken, {"id": one}, admin, pool) for one in ("8a", id)))
@@ -193,6 +201,45 @@ async def test_a_store_that_is_away_is_told_to_each(pool: Pool) -> None:
     assert not any(b"10.0.0.7" in written(answer) for answer in answers)
 
 
+async def test_who_waits_behind_a_server_that_says_nothing_is_told_with_those_before_them(pool: Pool) -> None:
+    documents, district = Documents(schema), await open_district(pool)
+    admin, silent = viewers(district.tenant, 0)["admin"], Silent()
+    plan = documents.plan(DASHBOARD, None)
+    readers = []
+    for id in ("7b", "8a", "9c", "10d"):
+        readers.append(asyncio.create_task(asked(documents, plan, {"id": id}, admin, silent)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the first rounds have begun, and the others gather
+
+    silent.over.set()
+    answers = await asyncio.gather(*readers)
+
+    assert [answer.codes for answer in answers] == [{"UNAVAILABLE"}] * 4
+    assert silent.asked == ROUNDS_MAX  # nobody waited for a silence of their own
+
+
+class Silent:
+    """A pool of which no connection says anything until it is given up."""
+
+    def __init__(self) -> None:
+        self.over, self.asked = asyncio.Event(), 0
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout: float) -> AsyncIterator[Any]:  # noqa: ASYNC109 - asyncpg's own signature
+        """Lend a connection that gives up in the end."""
+        self.asked += 1
+        yield self
+
+    async def execute(self, _statement: str, *, timeout: float) -> None:  # noqa: ASYNC109 - asyncpg's own signature
+        """BEGIN, and no answer."""
+        await self.over.wait()
+        raise TimeoutError
+
+    def is_closed(self) -> bool:
+        """Nothing is left to be ended."""
+        return True
+
+
 async def test_a_reader_who_leaves_takes_nothing_from_the_others(pool: Pool) -> None:
     documents, district = Documents(schema), await open_school(pool)
     plan, admin = documents.plan(DASHBOARD, None), viewers(district.tenant, 0)["admin"]
@@ -216,8 +263,31 @@ async def test_more_than_a_statement_takes_are_read_in_several(pool: Pool) -> No
     assert {written(answer) for answer in answers} == {written(answers[0])}
 
 
+@pytest.mark.feature("000-17", "000-18")
+async def test_readers_of_different_documents_share_a_transaction(pool: Pool) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    admin, counted = viewers(district.tenant, 0)["admin"], BorrowedPool(pool)
+    plans = [documents.plan(DASHBOARD, None), documents.plan(PAGE, None)]
+
+    asks = zip(plans * 2, ("7b", "s0", "8a", "s5"), strict=True)
+    await asyncio.gather(*(asked(documents, plan, {"id": id, "c": "7b"}, admin, counted) for plan, id in asks))
+
+    assert (counted.borrowed, counted.asked.total()) == (1, 2)
+
+
+class BorrowedPool(CountingPool):
+    """A pool that counts its loans, too."""
+
+    borrowed = 0
+
+    def acquire(self, *, timeout: float) -> Any:
+        """Lend a connection that counts."""
+        self.borrowed += 1
+        return super().acquire(timeout=timeout)
+
+
 def statement_of(plan: Plan) -> str:
     """What a page's round sends."""
     assert plan.query is not None
     assert isinstance(plan.query.read, PageRead)
-    return plan.query.read.together.statement
+    return plan.query.read.statement

@@ -20,6 +20,7 @@ from graph.nodes import NodeQuery
 from graph.request import Engine, begin
 from graph.scalars import SCALARS
 from graph.students import StudentQuery
+from graph.together import Together
 from rules.access import Role, Scope, Viewer
 from tests.rows.district import NOW
 
@@ -61,7 +62,7 @@ class Reader:
         counted = CountingPool(self.pool)
         self.asked = counted.asked
         viewer = Viewer(self.tenant, self.key, frozenset(self.roles), EXPIRY, frozenset(self.scopes))
-        engine = cast(Engine, SimpleNamespace(pool=counted, clock=self.clock))
+        engine = cast(Engine, SimpleNamespace(pool=counted, clock=self.clock, together=Together()))
         return decoded(
             await DOCUMENTS.execute(DOCUMENTS.plan(document, None), variables, begin(engine, viewer, "test"))
         )
