@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from db import boards
-from db.dashboards import AHEAD_MINUTES_MAX, FIRST_AT_RISK, RECENT_DAYS
+from db.dashboards import AHEAD_MINUTES_MAX, FIRST_AT_RISK, FIRST_FLAG, RECENT_DAYS
 from db.pages import ENROLLED_TODAY, FRESH_FIELDS, LAG, composed, limit_of, paged
 from db.timelines import AFTER_ALL
 from db.written import (
@@ -97,6 +97,7 @@ FIELDS: Fields = {
         "zone": text("coalesce(u.zone, t.zone)"),
         "lagMs": LAG,
     },
+    "Concept": boards.FIELDS["Concept"],
     "ClassroomPolicy": {
         "version": f"coalesce(p.version, {DEFAULT_POLICY.version})",
         "model": word(boards.MODEL),
@@ -187,17 +188,58 @@ def _recent(part: Part) -> str:
     return paged(_WRITER, "Activity", part, rows, places=("x.occurred_at", "x.seq"), cursor=_RECENT_CURSOR)
 
 
+def _flags(part: Part) -> str:
+    assert part.page is not None
+    behind = ""
+    if part.page.after:
+        _, severity, student, reason = part.page.after
+        behind = f"and (-f.severity, f.student, f.reason) > ({severity}, {student}, {reason})"
+    rows = f"""(
+        select * from risk_flag f
+        where f.tenant = $1 and f.classroom = a.key and f.severity is not null {behind}
+        order by -f.severity, f.student, f.reason limit {limit_of(part.page)}
+    ) f cross join lateral (select f.student) x"""  # noqa: S608 - composed of constants above
+    places = ("-f.severity", "f.student", "f.reason")
+    return paged(_WRITER, "RiskFlag", part, rows, places=places, cursor=_FLAG_CURSOR)
+
+
+def _concepts(part: Part) -> str:
+    """What the class's work is about, and what its students gave evidence of without it: db.catalog_reads."""
+    assert part.page is not None
+    behind = f"where k.concept > {part.page.after[1]}" if part.page.after else ""
+    rows = f"""(
+        select k.concept from (
+            select w.concept from standing w where w.tenant = $1 and w.classroom = a.key and w.count > 0
+            union
+            select named.concept collate "C" from assignment w, unnest(w.concepts) as named (concept)
+            where w.tenant = $1 and w.classroom = a.key
+        ) k {behind}
+        order by k.concept limit {limit_of(part.page)}
+    ) k left join lateral (
+        select * from concept c where c.tenant = $1 and c.concept = k.concept offset 0
+    ) c on true"""  # noqa: S608 - composed of constants above
+    return paged(_WRITER, "Concept", part, rows, places=("k.concept",), cursor=_CONCEPT_CURSOR)
+
+
 def _shell(kind: str, shell: str = "<object>") -> Callable[[Part], str]:
     return lambda part: shell.replace("<object>", _WRITER.object(kind, part.parts))
 
 
-_AT_RISK_CURSOR = cursor("at-risk", "l.k0", "l.k1", "to_json(l.k2)")
-_RECENT_CURSOR = cursor("recent-activity", micros("l.k0"), "l.k1")
+AT_RISK_ORDER = Order("at-risk", ("int8", "int8", "text"), FIRST_AT_RISK)
+RECENT_ORDER = Order("recent-activity", ("timestamptz", "int8"), AFTER_ALL)
+FLAGS_ORDER = Order("risk-flags", ("int8", "text", "text"), FIRST_FLAG)
+CONCEPTS_ORDER = Order("class-concepts", ("text",), ("",))
+_AT_RISK_CURSOR = cursor(AT_RISK_ORDER, "l.k0", "l.k1", "to_json(l.k2)")
+_RECENT_CURSOR = cursor(RECENT_ORDER, micros("l.k0"), "l.k1")
+_FLAG_CURSOR = cursor(FLAGS_ORDER, "l.k0", "to_json(l.k1)", "to_json(l.k2)")
+_CONCEPT_CURSOR = cursor(CONCEPTS_ORDER, "to_json(l.k0)")
 OBJECTS: Objects = {
     ("Classroom", "asOf"): _shell("AsOf"),
     ("Classroom", "rollup"): _shell("ClassroomRollup"),
     ("Classroom", "policy"): _shell("ClassroomPolicy", _POLICY),
     ("Classroom", "dashboard"): _shell("Dashboard"),
+    ("Classroom", "riskFlags"): _flags,
+    ("Classroom", "concepts"): _concepts,
     ("Dashboard", "atRisk"): _at_risk,
     ("Dashboard", "recentActivity"): _recent,
     ("AtRiskStudent", "student"): _shell("Student", _STUDENT),
@@ -209,8 +251,10 @@ OBJECTS: Objects = {
 }
 """What may be selected that has parts of its own."""
 PAGES = {
-    ("Dashboard", "atRisk"): Order(("int8", "int8", "text"), FIRST_AT_RISK),
-    ("Dashboard", "recentActivity"): Order(("timestamptz", "int8"), AFTER_ALL),
+    ("Dashboard", "atRisk"): AT_RISK_ORDER,
+    ("Dashboard", "recentActivity"): RECENT_ORDER,
+    ("Classroom", "riskFlags"): FLAGS_ORDER,
+    ("Classroom", "concepts"): CONCEPTS_ORDER,
 }
 """The lists among them."""
 BELOW = {
@@ -218,6 +262,8 @@ BELOW = {
     ("Classroom", "rollup"): "ClassroomRollup",
     ("Classroom", "policy"): "ClassroomPolicy",
     ("Classroom", "dashboard"): "Dashboard",
+    ("Classroom", "riskFlags"): "RiskFlag",
+    ("Classroom", "concepts"): "Concept",
     ("Dashboard", "atRisk"): "AtRiskStudent",
     ("Dashboard", "recentActivity"): "Activity",
     ("AtRiskStudent", "student"): "Student",

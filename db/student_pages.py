@@ -5,7 +5,9 @@ from dataclasses import replace
 
 from db import boards, class_pages
 from db.pages import ENROLLED_TODAY, FRESH_FIELDS, composed, limit_of, paged
-from db.timelines import AFTER_ALL, BEFORE_ALL
+from db.timelines import AFTER_ALL
+from db.timelines import BEFORE_ALL as BEFORE_ALL_EVENTS
+from db.work import BEFORE_ALL, UNDATED
 from db.written import (
     Fields,
     Given,
@@ -15,12 +17,19 @@ from db.written import (
     Writer,
     all_of,
     cursor,
+    global_id,
+    known_word,
     micros,
     moment,
     number,
     text,
+    truth,
+    word,
 )
+from rules.classroom import WorkStatus
 from rules.kinds import CORRECTION_KINDS, Kind
+from rules.policy import MILLION
+from rules.roster import AssignmentKind, Difficulty
 
 _CORRECTIONS = "(" + ", ".join(f"'{kind}'" for kind in sorted(CORRECTION_KINDS)) + ")"
 # Half to even, as `rules.rounding`: of sums that are never below zero.
@@ -47,6 +56,17 @@ _CORRECTED_BY = """array(
             and v.student in ('', x.student) and x.ratio is not null
     )"""
 
+# The cases are those of db.work, and of `rules.classroom.status_of_work`.
+_STATUS = """case
+    when w.is_excused then 'EXCUSED'
+    when w.counted is not null then 'GRADED'
+    when w.submitted_at is not null then 'SUBMITTED'
+    when not w.is_assigned then null
+    when coalesce(w.due_at, q.due_at) < $2 then 'OVERDUE'
+    else 'ASSIGNED' end"""
+_KNOWN_DIFFICULTY = known_word("w.difficulty", [one.value for one in Difficulty])
+_DIFFICULTY = f"case when w.difficulty is null then 'null' else upper({_KNOWN_DIFFICULTY}) end"
+
 FIELDS: Fields = {
     **FRESH_FIELDS,
     "Student": class_pages.FIELDS["Student"],
@@ -66,6 +86,25 @@ FIELDS: Fields = {
     "LearningEvent": {
         **class_pages.FIELDS["LearningEvent"],
         "effect": _EFFECT.replace("<corrected_by>", _CORRECTED_BY),
+    },
+    "StudentAssignment": {
+        "assignmentId": text("w.item"),
+        "classroomId": text("w.classroom"),
+        "status": word("w.status"),
+        "dueAt": moment("w.due_at"),
+        "submittedAt": moment("w.submitted_at"),
+        "isLate": truth("w.submitted_at > w.due_at"),
+        "score": number("w.counted", MILLION),
+    },
+    "Assignment": {
+        "id": global_id("Assignment", "w.assignment"),
+        "key": text("w.assignment"),
+        "classroomId": text("w.classroom"),
+        "title": text("w.title"),
+        "kind": known_word("w.kind", [kind.value for kind in AssignmentKind]),
+        "dueAt": moment("w.set_due_at"),
+        "difficulty": _DIFFICULTY,
+        "conceptIds": "to_json(w.concepts)::text",
     },
 }
 """What may be selected beside objects."""
@@ -141,8 +180,13 @@ def _mastery(part: Part) -> str:
         where k.tenant = $1 and k.student = a.key and k.classroom = {_class_of(part)} {behind} and {_HAS_TRACE}
         order by k.concept limit {limit_of(part.page)}
     ) k
-    left join concept c on c.tenant = $1 and c.concept = k.concept
-    left join classroom_policy p on p.tenant = $1 and p.classroom = k.classroom and p.version = k.policy_version"""  # noqa: S608 - composed of constants above
+    left join lateral (
+        select * from concept c where c.tenant = $1 and c.concept = k.concept offset 0
+    ) c on true
+    left join lateral (
+        select * from classroom_policy p
+        where p.tenant = $1 and p.classroom = k.classroom and p.version = k.policy_version offset 0
+    ) p on true"""  # noqa: S608 - composed of constants above
     return paged(_WRITER, "ConceptMastery", part, rows, places=("k.concept",), cursor=_MASTERY_CURSOR)
 
 
@@ -164,7 +208,7 @@ def _timeline(part: Part) -> str:
         _, at, seq = part.page.after
         behind = f"and (x.occurred_at, x.seq) {than} ({at}, {seq})"
     within = f"and ({part.classroom} = '' or x.classroom = {part.classroom})" if part.classroom else ""
-    kinds = ", ".join(f"'{kind}'" for kind in part.kinds or [kind.value for kind in Kind])
+    kinds = ", ".join(f"'{kind}'" for kind in part.words or [kind.value for kind in Kind])
     rows = f"""(
         select * from event x
         where x.tenant = $1 and x.student = a.key {within} {behind} and x.kind in ({kinds})
@@ -185,39 +229,71 @@ def _timeline(part: Part) -> str:
     )
 
 
+def _assignments(part: Part) -> str:
+    assert part.page is not None
+    behind = ""
+    if part.page.after:
+        _, *place = part.page.after
+        behind = f"and (w.place, w.classroom, w.item) > ({', '.join(map(str, place))})"
+    within = f"and ({part.classroom} = '' or w.classroom = {part.classroom})" if part.classroom else ""
+    words = ", ".join(f"'{word}'" for word in part.words or WorkStatus)
+    rows = f"""(
+        select * from (
+            select w.classroom, w.item, w.submitted_at, w.counted, coalesce(w.due_at, q.due_at) as due_at,
+                coalesce(w.due_at, q.due_at, '{UNDATED}') as place, q.assignment, q.title, q.kind, q.difficulty,
+                q.concepts, q.due_at as set_due_at, {_STATUS} as status
+            from work w
+            left join assignment q on q.tenant = $1 and q.assignment = w.item and q.classroom = w.classroom
+            where w.tenant = $1 and w.student = a.key and w.classroom <> '' {within}
+        ) w
+        where w.status in ({words}) {behind}
+        order by w.place, w.classroom, w.item limit {limit_of(part.page)}
+    ) w"""  # noqa: S608 - composed of constants above
+    places = ("w.place", "w.classroom", "w.item")
+    return paged(_WRITER, "StudentAssignment", part, rows, places=places, cursor=_WORK_CURSOR)
+
+
 def _class_of(part: Part) -> str:
     return "''" if part.classroom is None else str(part.classroom)
 
 
-def _shell(kind: str) -> Callable[[Part], str]:
-    return lambda part: _WRITER.object(kind, part.parts)
+def _shell(kind: str, shell: str = "<object>") -> Callable[[Part], str]:
+    return lambda part: shell.replace("<object>", _WRITER.object(kind, part.parts))
 
 
-_MASTERY_CURSOR = cursor("mastery", "to_json(l.k0)")
-_OLDEST_CURSOR = cursor("timeline", micros("l.k0"), "l.k1")
-_NEWEST_CURSOR = cursor("timeline-newest", micros("l.k0"), "l.k1")
+MASTERY_ORDER = Order("mastery", ("text",), ("",))
+OLDEST_FIRST = Order("timeline", ("timestamptz", "int8"), BEFORE_ALL_EVENTS)
+NEWEST_FIRST = Order("timeline-newest", ("timestamptz", "int8"), AFTER_ALL)
+WORK_ORDER = Order("student-work", ("timestamptz", "text", "text"), (BEFORE_ALL, "", ""))
+_MASTERY_CURSOR = cursor(MASTERY_ORDER, "to_json(l.k0)")
+_OLDEST_CURSOR = cursor(OLDEST_FIRST, micros("l.k0"), "l.k1")
+_NEWEST_CURSOR = cursor(NEWEST_FIRST, micros("l.k0"), "l.k1")
+_WORK_CURSOR = cursor(WORK_ORDER, micros("l.k0"), "to_json(l.k1)", "to_json(l.k2)")
 OBJECTS: Objects = {
     ("Student", "asOf"): _shell("AsOf"),
     ("Student", "mastery"): _mastery,
     ("Student", "progress"): _progress,
     ("Student", "timeline"): _timeline,
+    ("Student", "assignments"): _assignments,
+    ("StudentAssignment", "assignment"): _shell(
+        "Assignment", "case when w.assignment is null then 'null' else <object> end"
+    ),
     ("ConceptMastery", "concept"): _shell("Concept"),
     ("StudentProgress", "concepts"): _shell("ConceptCounts"),
 }
 """What may be selected that has parts of its own."""
-MASTERY_ORDER = Order(("text",), ("",))
-OLDEST_FIRST = Order(("timestamptz", "int8"), BEFORE_ALL)
-NEWEST_FIRST = Order(("timestamptz", "int8"), AFTER_ALL)
 BELOW = {
     ("Student", "asOf"): "AsOf",
     ("Student", "mastery"): "ConceptMastery",
     ("Student", "progress"): "StudentProgress",
     ("Student", "timeline"): "LearningEvent",
+    ("Student", "assignments"): "StudentAssignment",
+    ("StudentAssignment", "assignment"): "Assignment",
     ("ConceptMastery", "concept"): "Concept",
     ("StudentProgress", "concepts"): "ConceptCounts",
 }
 """The types of what has parts."""
-PAGES = {("Student", "mastery"), ("Student", "timeline")}
+PAGES = {("Student", "mastery"), ("Student", "timeline"), ("Student", "assignments")}
 """The lists among them."""
 _WRITER: Writer = Writer(FIELDS, OBJECTS)
 _ALL = all_of("Student", FIELDS, BELOW, PAGES)

@@ -41,14 +41,15 @@ class Part:
     parts: tuple["Part", ...] = ()
     page: Page | None = None
     classroom: Given | None = None  # the class whose evidence or events are asked for; "" means all
-    kinds: tuple[str, ...] = ()  # the types of events that are asked for; none means all
+    words: tuple[str, ...] = ()  # of an enum, by which a list is narrowed; none means all of it
     is_newest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How the items of a list are placed: the SQL types of a place, and the place before all items."""
+    """How the items of a list are placed: its name in cursors, the SQL types of a place, and that before all items."""
 
+    name: str
     types: tuple[str, ...]
     beginning: tuple[Any, ...]
 
@@ -159,8 +160,8 @@ def micros(column: str) -> str:
     return f"(extract(epoch from {column}) * 1000000)::bigint"
 
 
-def cursor(name: str, *values: str) -> str:
+def cursor(order: Order, *values: str) -> str:
     """As `Keyset.write`, of values that are written as JSON already."""
     joined = " || ',' || ".join(values)
-    listed = f"""'[1,"{name}",' || {joined} || ']'"""
+    listed = f"""'[1,"{order.name}",' || {joined} || ']'"""
     return f"""'"' || {coded(listed)} || '"'"""

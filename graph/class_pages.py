@@ -1,4 +1,4 @@
-"""Class pages read at once: freshness, rates, who is at risk, recent activity and policy, for the class's teachers."""
+"""Class pages read at once: freshness, rates, risks, recent activity, concepts and policy, for the class's teachers."""
 
 from graphql import FieldNode
 
@@ -6,15 +6,17 @@ from db import class_pages
 from db.pages import Ask, Found
 from db.written import Part
 from graph.boards import may_see_class
+from graph.class_mastery import CONCEPT_ORDER
 from graph.connections import Keyset
 from graph.dashboards import AT_RISK_ORDER, RECENT_ORDER
 from graph.open_values import OpenValues, arguments_of
 from graph.pages import Describe, Subject
+from graph.risk import FLAG_ORDER
 from rules.access import Viewer
 
 
-def _list(name: str, keyset: Keyset) -> Describe:
-    order = class_pages.PAGES["Dashboard", name]
+def _list(kind: str, name: str, keyset: Keyset) -> Describe:
+    order = class_pages.PAGES[kind, name]
 
     def describe(values: OpenValues, node: FieldNode) -> Part:
         return Part("", name, page=values.page(arguments_of(node, "first", "after"), keyset, order))
@@ -30,8 +32,10 @@ CLASS_PAGES = Subject(
     class_pages.FIELDS,
     class_pages.OBJECTS,
     {
-        ("Dashboard", "atRisk"): _list("atRisk", AT_RISK_ORDER),
-        ("Dashboard", "recentActivity"): _list("recentActivity", RECENT_ORDER),
+        ("Dashboard", "atRisk"): _list("Dashboard", "atRisk", AT_RISK_ORDER),
+        ("Dashboard", "recentActivity"): _list("Dashboard", "recentActivity", RECENT_ORDER),
+        ("Classroom", "riskFlags"): _list("Classroom", "riskFlags", FLAG_ORDER),
+        ("Classroom", "concepts"): _list("Classroom", "concepts", CONCEPT_ORDER),
     },
     class_pages.statement_of,
     _may_see,

@@ -29,21 +29,19 @@ from graph.classwork import (
     policy_shown,
 )
 from graph.compiled import read_at_once
-from graph.connections import FIRST_DEFAULT, After, Connection, First, Keyset, limit_of, page_of
+from graph.connections import FIRST_DEFAULT, After, Connection, First, limit_of, page_of
 from graph.dashboards import ClassroomRollup, Dashboard, dashboard_of, rollup_of
 from graph.freshness import Fresh, MinSeq, fresh
 from graph.nodes import Node, global_id, register
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context, Info
-from graph.risk import RiskFlag, RiskReason, RiskSeverity, flag_of, read_node_key
+from graph.risk import FLAG_ORDER, RiskFlag, RiskReason, RiskSeverity, flag_of, read_node_key
 from rules.access import Role, Scope, may_read_classroom, may_subscribe_dashboard
 from rules.calendar import local_date
 from rules.risk import Severity
 
 if TYPE_CHECKING:
     from graph.schools import School
-
-FLAG_ORDER = Keyset("risk-flags", (int, str, str))
 
 
 @strawberry.type(description="A class, as far as you may see it.")

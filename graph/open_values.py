@@ -61,6 +61,7 @@ class OpenValues:
 
     def page(self, arguments: Arguments, keyset: Keyset, order: Order) -> Page:
         """Which page `first` and `after` ask for. Raises Unknown."""
+        assert keyset.name == order.name
         return Page(self._first(arguments.get("first")), self._after(arguments.get("after"), keyset, order))
 
     def classroom(self, value: ValueNode | None) -> Given | None:

@@ -12,6 +12,7 @@ from graphql import FieldNode, GraphQLObjectType, get_named_type
 from msgspec import Raw
 
 from db.pages import Ask, Found
+from db.pool import STATEMENT_BYTES_MAX
 from db.written import DOUBT, PARTS_MAX, Fields, Objects, Part
 from graph.open_values import Doubt, OpenValues, Take, Variables, arguments_of
 from graph.request import Context
@@ -57,6 +58,8 @@ class Subject:
         except Unknown:
             return None
         statement = self.compose(parts, values.types, with_seq=seq_min is not None)
+        if len(statement) > STATEMENT_BYTES_MAX:
+            return None
         return PageRead(key, seq_min, tuple(values.takes), self.may_see, statement)
 
 
@@ -123,7 +126,7 @@ class _Selection:
             raise Unknown
         inner = _object_of(kind, name)
         parts = self._page(inner, nodes) if described.page else self.parts(inner, nodes)
-        return Part(key, name, parts, described.page, described.classroom, described.kinds, described.is_newest_first)
+        return Part(key, name, parts, described.page, described.classroom, described.words, described.is_newest_first)
 
     def _described(self, kind: str, node: FieldNode) -> Part:
         describe = self._subject.arguments.get((kind, node.name.value))

@@ -1,6 +1,7 @@
-"""Student pages read at once: freshness, mastery, progress and the history, for the student, guardians and teachers."""
+"""Student pages read at once: freshness, mastery, progress, work and history, for student, guardians and teachers."""
 
 from dataclasses import replace
+from enum import Enum
 
 from graphql import EnumValueNode, FieldNode, ListValueNode, NullValueNode, ValueNode
 
@@ -8,6 +9,7 @@ from db import student_pages
 from db.pages import Ask, Found
 from db.written import Part
 from graph import timelines
+from graph.coursework import WORK_ORDER, AssignmentStatus
 from graph.open_values import OpenValues, arguments_of
 from graph.pages import Subject
 from graph.shapes import Unknown
@@ -37,8 +39,19 @@ def _timeline(values: OpenValues, node: FieldNode) -> Part:
         "timeline",
         page=page,
         classroom=values.classroom(given.get("classroomId")),
-        kinds=_kinds(given.get("types")),
+        words=_words(given.get("types"), timelines.EventType),
         is_newest_first=is_newest_first,
+    )
+
+
+def _assignments(values: OpenValues, node: FieldNode) -> Part:
+    given = arguments_of(node, "classroomId", "statuses", "first", "after")
+    return Part(
+        "",
+        "assignments",
+        page=values.page(given, WORK_ORDER, student_pages.WORK_ORDER),
+        classroom=values.classroom(given.get("classroomId")),
+        words=_words(given.get("statuses"), AssignmentStatus),
     )
 
 
@@ -48,14 +61,14 @@ def _is_newest_first(value: ValueNode | None) -> bool:
     return _name(value) == timelines.TimelineOrder.NEWEST_FIRST.name
 
 
-def _kinds(value: ValueNode | None) -> tuple[str, ...]:
-    """The types that a literal names; none, where it names none at all. Raises Unknown."""
+def _words(value: ValueNode | None, known: type[Enum]) -> tuple[str, ...]:
+    """The stored words that a literal names; none, where it names none at all. Raises Unknown."""
     if value is None or isinstance(value, NullValueNode):
         return ()
     names = [_name(one) for one in (value.values if isinstance(value, ListValueNode) else (value,))]
     if not names:
         raise Unknown  # an empty list asks for nothing, which is no way to ask
-    return tuple(str(timelines.EventType[name].value) for name in names)
+    return tuple(sorted({str(known[name].value) for name in names}))
 
 
 def _name(value: ValueNode) -> str:
@@ -76,7 +89,12 @@ def _may_see(viewer: Viewer, ask: Ask, found: Found) -> bool:
 STUDENT_PAGES = Subject(
     student_pages.FIELDS,
     student_pages.OBJECTS,
-    {("Student", "mastery"): _mastery, ("Student", "progress"): _progress, ("Student", "timeline"): _timeline},
+    {
+        ("Student", "mastery"): _mastery,
+        ("Student", "progress"): _progress,
+        ("Student", "timeline"): _timeline,
+        ("Student", "assignments"): _assignments,
+    },
     student_pages.statement_of,
     _may_see,
 )

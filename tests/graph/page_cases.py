@@ -7,9 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from db.pool import Pool
+from db.work import UNDATED
 from db.written import Fields
+from graph.class_mastery import CONCEPT_ORDER
 from graph.connections import Keyset
+from graph.coursework import WORK_ORDER
 from graph.dashboards import AT_RISK_ORDER, RECENT_ORDER
+from graph.risk import FLAG_ORDER
 from graph.standings import MASTERY_ORDER
 from graph.timelines import NEWEST_FIRST, OLDEST_FIRST
 from rules.kinds import Kind
@@ -25,10 +29,13 @@ KEYSETS: Mapping[str, tuple[Keyset, ...]] = {
     "recentActivity": (RECENT_ORDER,),
     "mastery": (MASTERY_ORDER,),
     "timeline": (OLDEST_FIRST, NEWEST_FIRST),
+    "assignments": (WORK_ORDER,),
+    "riskFlags": (FLAG_ORDER,),
+    "concepts": (CONCEPT_ORDER,),
 }
 # What no page holds: the reference executor reads such an object.
 STRANGE = {
-    "Classroom": ("school { name }", "roster { nodes { role } }", "riskFlags { nodes { reason } }",
+    "Classroom": ("school { name }", "roster { nodes { role } }", "riskFlags(minSeverity: LOW) { nodes { reason } }",
                   "key @include(if: true)", "... @skip(if: false) { name }"),
     "Student": ("trends { __typename }", "key @skip(if: true)", "riskFlags { nodes { reason } }",
                 'conceptProgress(conceptId: "c1") { status }'),
@@ -37,6 +44,7 @@ STRANGE = {
     "Concept": ("subject { name }",),
     "ConceptMastery": ("score @skip(if: true)",),
 }  # fmt: skip
+NAMED = {*KEYSETS, "progress"}
 CLASSES: tuple[Any, ...] = ("7b", "8a", "no such class", None, "", 7)
 FIRSTS: tuple[Any, ...] = (1, 2, 3, 20, 200)
 ODD_FIRSTS: tuple[Any, ...] = (0, 201, None, "3", 2.0, True, 2**40)
@@ -94,31 +102,33 @@ class Case:
 
     def _below(self, kind: str, name: str, inner: str, depth: int) -> str:
         if (kind, name) not in self.pages:
-            return f"{self._named(name)}{self._arguments(name)} {{ {self.selected(inner, depth + 1)} }}"
+            return f"{self._named(name)}{self._arguments(name, is_page=False)} {{ {self.selected(inner, depth + 1)} }}"
         items = f"{self._named('nodes')} {{ {self.selected(inner, depth + 1)} }}"
         info = "pageInfo { hasNextPage hasPreviousPage startCursor end: endCursor __typename }"
         shown = self.dice.of((items, f"{items} {info}", f"{info} {items} __typename", info))
-        return f"{self._named(name)}{self._arguments(name)} {{ {shown} }}"
+        return f"{self._named(name)}{self._arguments(name, is_page=True)} {{ {shown} }}"
 
     def _named(self, name: str) -> str:
         dice = self.dice
         # What takes arguments gets a name of its own: two of one name must not differ in them.
-        is_renamed = name in (*KEYSETS, "progress") or dice.random.random() < 0.15
+        is_renamed = name in NAMED or dice.random.random() < 0.15
         return f"a{dice.random.randint(0, 10**6)}{name.strip('_')}: {name}" if is_renamed else name
 
-    def _arguments(self, name: str) -> str:
+    def _arguments(self, name: str, *, is_page: bool) -> str:
         dice, given = self.dice, []
-        if name in ("mastery", "progress", "timeline") and dice.random.random() < 0.6:
+        if name in ("mastery", "progress", "timeline", "assignments") and dice.random.random() < 0.6:
             literal = dice.of(('"7b"', '"8a"', "null"))
             given.append(f"classroomId: {self._one_of(literal, 'c', 'ID', dice.of(CLASSES))}")
         if name == "timeline" and dice.random.random() < 0.6:
             given.append(f"order: {dice.of(('NEWEST_FIRST', 'OLDEST_FIRST', 'null'))}")
         if name == "timeline" and dice.random.random() < 0.3:
             given.append(f"types: {dice.of(('[CONTENT_VIEWED, QUIZ_ATTEMPT]', 'SUBMISSION_GRADED', 'null', '[]'))}")
-        if name in KEYSETS and dice.random.random() < 0.7:
+        if name == "assignments" and dice.random.random() < 0.3:
+            given.append(f"statuses: {dice.of(('[OVERDUE, ASSIGNED]', 'GRADED', 'null', '[]'))}")
+        if is_page and dice.random.random() < 0.7:
             first = dice.of(ODD_FIRSTS if dice.is_flawed() else FIRSTS)
             given.append(f"first: {self._one_of(dice.of(('1', '2', '20', '200')), 'n', 'Int', first)}")
-        if name in KEYSETS and dice.random.random() < 0.4:
+        if is_page and dice.random.random() < 0.4:
             given.append(f"after: {self._one_of('null', 'after', 'String', self._cursor(name))}")
         return f"({', '.join(given)})" if given else ""
 
@@ -143,6 +153,12 @@ class Case:
             return dice.of((None, AT_RISK_ORDER.write(-3, -1, "s0"), AT_RISK_ORDER.write(-2, -2, "a")))
         if name == "mastery":
             return dice.of((None, MASTERY_ORDER.write("c1"), MASTERY_ORDER.write("")))
+        if name == "concepts":
+            return dice.of((None, CONCEPT_ORDER.write("c1")))
+        if name == "riskFlags":
+            return dice.of((None, FLAG_ORDER.write(-2, "s0", "INACTIVE"), FLAG_ORDER.write(-3, "", "")))
+        if name == "assignments":
+            return dice.of((None, WORK_ORDER.write(NOW, "7b", "w1"), WORK_ORDER.write(UNDATED, "", "")))
         at = NOW - timedelta(hours=dice.random.randint(0, 60))
         return dice.of((None, dice.of(KEYSETS[name]).write(at, dice.random.randint(0, 40))))
 
@@ -177,6 +193,7 @@ async def open_school(pool: Pool) -> District:
         for concept in CONCEPTS:
             for classroom in ("7b", "8a", ""):
                 await _standing(district, student, concept, classroom, dice)
+        await _work(district, student, dice)
     await district.rates("7b", completion_rate=333, average_score=1000, submission_rate=0, active_students=7)
     await _log(district, dice)
     return district
@@ -190,7 +207,8 @@ async def _catalog(district: District) -> None:
             "concept", concept=concept, subject="math", name=f'N "{concept}"', kind=kind, is_active=is_active
         )
     await district.assignment("w1", "7b", concepts=["c1", "c9", "strange"])
-    await district.assignment("w2", "7b", concepts=["c9", "c2"])
+    await district.assignment("w2", "7b", concepts=["c9", "c2"], due_at=NOW, difficulty="advanced", kind="QUIZ")
+    await district.assignment("w3", "8a", concepts=[], title='The "third"', difficulty="beginner", kind="EXERCISE")
     for version, model in ((2, "SUCCESS_RATIO"), (3, "DECAYING_AVERAGE")):
         await district.put(
             "classroom_policy", classroom="7b", version=version, model=model, recent_percent=65, min_evidence=2,
@@ -213,6 +231,20 @@ async def _standing(district: District, student: str, concept: str, classroom: s
         last_accessed_at=dice.of((None, at)), policy_version=dice.of((1, 2, 3)) if classroom == "7b" else 1,
         class_change=1, student_change=1,
     )  # fmt: skip
+
+
+async def _work(district: District, student: str, dice: Dice) -> None:
+    """Work that stands in every way, known to the roster or not."""
+    for number, item in enumerate(("w1", "w2", "w3", 'odd"', "nowhere")):
+        if dice.random.random() < 0.2:
+            continue
+        at = dice.of((None, NOW, NOW - timedelta(days=1), NOW + timedelta(days=2, microseconds=7)))
+        await district.put(
+            "work", student=student, classroom=dice.of(("7b", "8a")), item=item,
+            is_assigned=dice.of((True, True, False)),
+            is_excused=number == 3 and dice.of((True, False)), due_at=at, submitted_at=dice.of((None, NOW)),
+            counted=dice.of((None, None, 0, 500_000, 333_333)),
+        )  # fmt: skip
 
 
 async def _log(district: District, dice: Dice) -> None:
