@@ -21,6 +21,7 @@ ACQUIRE_SECONDS = 1.0
 BEGIN_SECONDS = 1.0  # a BEGIN does nothing, so silence means a frozen server sooner than with other commands
 ROLLBACK_SECONDS = 0.25
 READ_STATEMENT_MS = 2_000  # 003-41
+STATEMENT_BYTES_MAX = 32 * 1024  # of one that a connection keeps prepared; a longer one is planned each time
 WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (docs/architecture.md, Locks)
 
 # asyncpg asks of every value of every array whether it is an array itself, and asks an abstract base class: a call into
@@ -93,6 +94,7 @@ async def open_pool(
         record_class=asyncpg.Record,
         timeout=ACQUIRE_SECONDS,
         command_timeout=COMMAND_SECONDS,
+        max_cacheable_statement_size=STATEMENT_BYTES_MAX,
         reset=_reset,
         server_settings={"role": APP_ROLE, "application_name": "sightline", "timezone": "UTC", "jit": "off"},
     )
