@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from time import monotonic
+from typing import TypeAlias
 
 from db.evidence import Answer, Status, record_all
 from db.live import Live, Moved
@@ -31,14 +33,18 @@ class Behind(Overloaded):
     """What was recorded before waits too long for its fold."""
 
 
+Told: TypeAlias = Callable[[list[Answer] | Exception], None]
+"""Who is told what became of one call's submissions, once; it must not raise."""
+
+
 @dataclass(slots=True)
 class _Call:
-    """One mutation's submissions, and the promise of their answers."""
+    """One mutation's submissions, and who waits for their answers."""
 
     submissions: Sequence[Submission]
     recorded_by: str
     traceparent: str | None
-    answered: asyncio.Future[list[Answer]]
+    told: Told
     since: float  # monotonic seconds
 
 
@@ -83,14 +89,32 @@ class Recorder:
             raise Overloaded
         if await self._pressure.is_late(tenant):
             raise Behind
-        call = _Call(submissions, recorded_by, traceparent, asyncio.get_running_loop().create_future(), monotonic())
-        queue = self._queues.setdefault(tenant, _Queue())
-        queue.calls.append(call)
+        answered: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        # A future of its own: one impatient caller must not cancel the commit that others share.
+        self.submit(tenant, submissions, partial(_settle, answered), recorded_by=recorded_by, traceparent=traceparent)
+        return await answered
+
+    def is_ready(self, tenant: int, count: int) -> bool:
+        """Whether so many may be submitted now; where it is False, `record` finds out why, or waits until it knows."""
+        return self._waiting + count <= WAITING_EVENTS_MAX and self._pressure.known(tenant) is False
+
+    def submit(
+        self,
+        tenant: int,
+        submissions: Sequence[Submission],
+        told: Told,
+        *,
+        recorded_by: str,
+        traceparent: str | None = None,
+    ) -> None:
+        """Queue what `is_ready` lets in; `told` gets the answers after the commit, or the error of `record`."""
+        queue = self._queues.get(tenant)
+        if queue is None:
+            queue = self._queues[tenant] = _Queue()
+        queue.calls.append(_Call(submissions, recorded_by, traceparent, told, monotonic()))
         self._waiting += len(submissions)
         if queue.task is None:
             queue.task = asyncio.create_task(self._serve(tenant, queue))
-        # Shielded: one impatient caller must not cancel the commit that others share.
-        return await asyncio.shield(call.answered)
 
     async def aclose(self) -> None:
         """Let the batches in flight end."""
@@ -112,8 +136,7 @@ class Recorder:
                         # Postgres is silent: who has waited behind would only wait as long again.
                         calls = [*calls, *self._given_up(queue)]
                     for call in calls:
-                        if not call.answered.done():
-                            call.answered.set_exception(error)
+                        call.told(error)
         finally:
             queue.task = None
             self._queues.pop(tenant, None)
@@ -149,12 +172,8 @@ class Recorder:
                 span.end(events=len(submissions), requests=len(calls))
         self.answered.update(answer.status for answer in answers)
         self._announce(tenant, submissions, answers, traceparent)
-        start = 0
-        for call in calls:
-            end = start + len(call.submissions)
-            if not call.answered.done():
-                call.answered.set_result(answers[start:end])
-            start = end
+        # In a moment, so that the next batch is on its way to Postgres while this one's answers are written.
+        asyncio.get_running_loop().call_soon(_tell, calls, answers)
 
     async def _record_durably(
         self, tenant: int, submissions: Sequence[Submission], recorded_by: Sequence[str], traceparent: str | None
@@ -187,3 +206,22 @@ class Recorder:
         classrooms = {sent.event.classroom for sent, answer in told if answer.status is Status.ACCEPTED} - {""}
         if classrooms:
             self._live.announce(Moved(tenant=tenant, recorded=frozenset(classrooms), traceparent=traceparent))
+
+
+def _tell(calls: Sequence[_Call], answers: Sequence[Answer]) -> None:
+    """Give each call its own answers of a batch's."""
+    start = 0
+    for call in calls:
+        end = start + len(call.submissions)
+        call.told(list(answers[start:end]))
+        start = end
+
+
+def _settle(answered: asyncio.Future[list[Answer]], outcome: list[Answer] | Exception) -> None:
+    """Keep a promise, if anybody still waits for it."""
+    if answered.done():
+        return
+    if isinstance(outcome, Exception):
+        answered.set_exception(outcome)
+    else:
+        answered.set_result(outcome)
