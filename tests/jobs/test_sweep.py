@@ -171,7 +171,7 @@ async def test_months_are_made_across_a_year_while_a_backup_reads_and_events_com
         await backup.execute("lock table event in access share mode")
         await sender.execute("lock table event in row exclusive mode")  # what an event in flight holds
         making = (shards.make_partitions(pool, now=datetime(2042, 12, 1, tzinfo=UTC), months=5) for _ in range(3))
-        *made, _ = await asyncio.gather(*making, mill.record(graded("e1", "s1", 0.5)))
+        made, _ = await asyncio.gather(asyncio.gather(*making), mill.record(graded("e1", "s1", 0.5)))
     parts = [f"event_{month}" for month in ("2042_11", "2042_12", "2043_01", "2043_02", "2043_03")]
     indexes = "select count(*) from pg_index where indrelid = $1::text::regclass and indisvalid"
     whole = await backup.fetchval(indexes, "event")
