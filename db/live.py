@@ -5,9 +5,9 @@ check of a second, never a change.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from redis.asyncio import Redis
@@ -48,6 +48,9 @@ class Rung(Protocol):
     def ring(self, traceparent: str | None) -> None:
         """It moved; perhaps by something that is traced. This must not wait, nor enlist or dismiss anybody."""
 
+    def remind(self, numbers: Any) -> None:
+        """It has come to these numbers, which is no news for whoever is there already. As `ring` otherwise."""
+
 
 class Bell(asyncio.Event):
     """What a waiter is woken by; it remembers the last traced change that rang it."""
@@ -58,6 +61,10 @@ class Bell(asyncio.Event):
         """Wake the waiter."""
         self.set()
         self.traceparent = traceparent or self.traceparent
+
+    def remind(self, numbers: Any) -> None:
+        """Wake the waiter, who knows best."""
+        self.set()
 
 
 Topic = tuple[int, str, str]  # (tenant, "classroom" | "student" | "recorded" | "job", key)
@@ -150,6 +157,12 @@ class Live:
         for topic in topics:
             for rung in self._waiters.get(topic, ()):
                 rung.ring(None)
+
+    def remind(self, numbers: Mapping[Topic, Any]) -> None:
+        """Tell the waiters of these topics what they have come to."""
+        for topic, reached in numbers.items():
+            for rung in self._waiters.get(topic, ()):
+                rung.remind(reached)
 
     async def _flush(self) -> None:
         try:

@@ -123,6 +123,9 @@ class Feed(Protocol):
     def kind(self) -> Hashable | None:
         """Feeds of one kind are read together; None where this one must be read alone."""
 
+    def has_reached(self, numbers: Any) -> bool:
+        """Whether all up to these numbers of its topic is read."""
+
     async def read(self, feeds: Sequence[Any]) -> Sequence[Any]:
         """A page for each of these feeds of one kind; the only one may be of no kind."""
 
@@ -230,6 +233,11 @@ class Audience:
         """What it hears has moved."""
         self.rung_by = traceparent or self.rung_by
         self._audiences.mover.ring(self)
+
+    def remind(self, numbers: Any) -> None:
+        """What it hears has come to these numbers; what it has read already is no news."""
+        if not self.feed.has_reached(numbers):
+            self.ring(None)
 
     def seat(self, seat: Seat) -> None:
         """Let somebody sit."""

@@ -59,23 +59,30 @@ class Patrol:
                 tenants[topic[0]].append(topic)
             for tenant, topics in tenants.items():
                 try:
-                    moved = await self._moved(engine, tenant, topics)
+                    moved, is_new_life = await self._moved(engine, tenant, topics)
                 except Exception as error:  # the next round finds it: what moves meanwhile has another number
                     if not isinstance(error, LOST):
                         name = type(error).__name__
                         log.error("numbers_unread type=%s", name, extra={"error_type": name})
                     continue
-                engine.live.ring(moved)
+                engine.live.remind(moved)
+                engine.live.ring(topics if is_new_life else (topic for topic in topics if topic[1] not in NUMBERED))
 
-    async def _moved(self, engine: "Engine", tenant: int, topics: Sequence[Topic]) -> list[Topic]:
-        """Which of these have come further since the last round; topics that keep no number always have."""
+    async def _moved(
+        self, engine: "Engine", tenant: int, topics: Sequence[Topic]
+    ) -> tuple[dict[Topic, Hashable], bool]:
+        """What those of these have come to that came further since the last round; whether their tenant was restored.
+
+        Topics that keep no number always have.
+        """
         keys: dict[str, list[str]] = defaultdict(list)
         for _, kind, key in topics:
             keys[kind].append(key)
         found: dict[Topic, Hashable] = {}
         async with tenant_transaction(engine.pool, tenant, read_only=True) as connection:
             epoch, seq = await changes.numbers_of_tenant(connection, tenant)
-            if self._epochs.get(tenant) != epoch:  # restored: every number means something else
+            is_new_life = self._epochs.get(tenant) != epoch  # restored: every number means something else
+            if is_new_life:
                 self._epochs[tenant] = epoch
                 self._known = {topic: number for topic, number in self._known.items() if topic[0] != tenant}
             for some in _parts(keys["classroom"]):
@@ -86,10 +93,10 @@ class Patrol:
                 students = await changes.numbers_of_students(connection, tenant, some)
                 found |= {(tenant, "student", key): number for key, number in students.items()}
         found |= {(tenant, "recorded", key): seq for key in keys["recorded"]}
-        moved = [topic for topic, numbers in found.items() if self._known.get(topic) != numbers]
+        moved = {topic: numbers for topic, numbers in found.items() if self._known.get(topic) != numbers}
         # Whoever left meanwhile is not remembered.
-        self._known.update({topic: found[topic] for topic in moved if topic in self._followed})
-        return moved + [topic for topic in topics if topic[1] not in NUMBERED]
+        self._known.update({topic: numbers for topic, numbers in moved.items() if topic in self._followed})
+        return moved, is_new_life
 
 
 def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:

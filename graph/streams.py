@@ -90,6 +90,7 @@ class Stream(Generic[Row]):
     place: Callable[[Row], Cursor]
     # The same for many classes past whole changes, where many move at once; their positions are those of classes.
     read_many: Callable[[Connection, int, Sequence[tuple[str, int]]], Awaitable[list[list[Row]]]] | None = None
+    number: Callable[[Any], int] = lambda numbers: numbers  # of this stream, among those that its topic has come to
     is_state: bool
     is_in_snapshot: Callable[[Row], bool] = lambda row: True
     finish: Callable[[Sequence[Any], Freshness], Awaitable[Sequence[Row]]] | None = None  # makes rows of what was read
@@ -314,6 +315,11 @@ class Feed(Generic[Row, Message]):
         """Streams of many classes are read together, from whole changes on."""
         is_many = self._stream.read_many is not None and self._teller.cursor.place is None
         return (self.name.subscription, self.name.tenant, self.name.kind) if is_many else None
+
+    def has_reached(self, numbers: Any) -> bool:
+        """Whether all up to these numbers of its topic is read."""
+        cursor = self._teller.cursor
+        return cursor.place is None and cursor.no >= self._stream.number(numbers)
 
     async def read(self, feeds: Sequence[Any]) -> list[Page[Row]]:
         """A page for each of these feeds; the only one may be of no kind."""

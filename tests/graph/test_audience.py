@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from db.changes import CLASSROOM_POSITIONS
-from db.live import Live
+from db.live import Live, open_live
 from db.pool import Pool
 from graph.frames import Close, text_frame
 from graph.listening import likeness_of
@@ -374,3 +374,22 @@ async def test_a_peer_without_room_is_offered_nothing_and_one_that_is_closing_ne
         is_sent_after = open_one.offer(frame)
 
     assert (is_sent, answer, is_sent_after) == (True, {"type": "pong"}, False)
+
+
+@pytest.mark.feature("003-43", "X-29")
+@pytest.mark.parametrize("document", [MASTERY, EVENTS, RISK], ids=["mastery", "events", "flags"])
+async def test_who_sits_hears_what_a_lost_message_hid(pool: Pool, redis_url: str, document: str) -> None:
+    deaf = open_live(redis_url)
+    desk = await open_desk(pool, deaf)
+    listeners = [desk.share(document, key="7b") for _ in range(2)]
+    await begun(*listeners)
+    await seated(desk, 2)
+
+    await desk.fold(assigned("s1", 1), graded("e1", "s1", 0.5))
+    first = [await listener.message() for listener in listeners]
+    for listener in listeners:
+        await listener.close()
+    await deaf.aclose()
+
+    assert first[0]["kind"] == "CHANGE"
+    assert first[0]["resumeToken"] == first[1]["resumeToken"]
