@@ -8,26 +8,23 @@ alone, and comes back at the end.
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from db.live import Live, Topic
+from db.live import Live
 from db.pool import LOST
-from db.trace import Span
-from graph.answers import Answer
 from graph.fanout import UNKNOWN
+from graph.hearing import Feed, Message, Outlet, Voice
 from graph.mover import Mover
-from graph.rights import Circle, Right, renew
+from graph.rights import Circle, renew
 from graph.tokens import Place, StreamName
 from rules.access import Viewer
 
 if TYPE_CHECKING:
     from graph.request import Context
 
-FRAMED_MAX = 4  # frames kept while a message is handed out: ids that nobody else uses are not worth the memory
 TURN = 500  # messages handed over before other work of the process gets its turn: some four milliseconds
 
 ROUND_SECONDS = 1.5  # ties that are read so often are fresh enough for every delivery
@@ -35,108 +32,6 @@ ROUND_SECONDS = 1.5  # ties that are read so often are fresh enough for every de
 log = logging.getLogger("sightline.graph")
 
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One answer for many, written once as JSON; `token` is that of its place."""
-
-    answer: Answer
-    text: bytes
-    token: str
-    framed: dict[bytes, bytes] = field(default_factory=dict)
-
-    def frame(self, head: bytes, make: Callable[["Message", bytes], bytes]) -> bytes:
-        """What goes to the wire, made once for all in front of whose text the same stands."""
-        known = self.framed.get(head)
-        if known is None:
-            known = make(self, head)
-            if len(self.framed) < FRAMED_MAX:
-                self.framed[head] = known
-        return known
-
-
-class Outlet(Protocol):
-    """Where the messages of one subscriber leave the process."""
-
-    def offer(self, message: Message) -> bool:
-        """Send one message if there is room for it at once; False sends nothing."""
-
-
-class Voice(Protocol):
-    """What one document answers to what a stream tells."""
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether its answers load nothing."""
-
-    def trace(self, traceparent: str) -> Span | None:
-        """The span of one message that is pushed."""
-
-    def at_once(self, shown: Any) -> Answer | None:
-        """The answer, where it is of plain attributes."""
-
-    async def answer(self, shown: Any) -> Answer:
-        """The answer, whatever it takes."""
-
-
-class Utterance(Protocol):
-    """One message of a stream, before any document has asked for parts of it."""
-
-    @property
-    def place(self) -> Place:
-        """Where who has heard it stands."""
-
-    @property
-    def token(self) -> str:
-        """The same, for clients."""
-
-    @property
-    def shown(self) -> Any:
-        """The root value."""
-
-
-class Feed(Protocol):
-    """A stream from where an audience stands. It remembers the place."""
-
-    @property
-    def name(self) -> StreamName:
-        """Which stream."""
-
-    @property
-    def topic(self) -> Topic:
-        """What rings when it moved."""
-
-    @property
-    def right(self) -> Right:
-        """Who may hear it."""
-
-    @property
-    def pause_seconds(self) -> float:
-        """How long the newest is left to change further after it was told."""
-
-    @property
-    def place(self) -> Place:
-        """All before it is read."""
-
-    @property
-    def kind(self) -> Hashable | None:
-        """Feeds of one kind are read together; None where this one must be read alone."""
-
-    def has_reached(self, numbers: Any) -> bool:
-        """Whether all up to these numbers of its topic is read."""
-
-    async def read(self, feeds: Sequence[Any]) -> Sequence[Any]:
-        """A page for each of these feeds of one kind; the only one may be of no kind."""
-
-    def tell(self, page: Any, told: dict[Hashable, Any]) -> tuple[Sequence[Utterance], bool] | None:
-        """What a page brings, and whether more is to be read at once; None where each must find for itself.
-
-        `told` shares what is made of a page between the feeds that stand at one place.
-        """
-
-    def trace(self, one: Any, rung: str | None) -> str | None:
-        """The trace that a message belongs to."""
 
 
 Lead: TypeAlias = "Callable[[], tuple[Context, Voice]]"

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from graph.answers import Answer, refusal
-from graph.audience import Message
 from graph.documents import Malformed
 from graph.frames import Close
+from graph.hearing import Message
 from graph.http import (
     BODY_BYTES_MAX,
     RETRY_AFTER_SECONDS,

@@ -8,9 +8,10 @@ import msgspec
 from graphql import FieldNode, Node, OperationType, VariableNode
 
 from graph.answers import Answer
-from graph.audience import Outlet, Seat
+from graph.audience import Seat
 from graph.documents import Documents, Plan, Voice
 from graph.gate import Gate
+from graph.hearing import Outlet
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context, Engine, begin
 from graph.telling import Operation

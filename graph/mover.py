@@ -88,14 +88,14 @@ class Mover:
 def _taken(waiting: "dict[Audience, None]") -> "list[Audience]":
     """As many as may be read together."""
     batch: list[Audience] = []
-    places: set[Hashable] = set()
+    spots: set[Hashable] = set()
     now = asyncio.get_running_loop().time()
-    while waiting and len(places) < TOGETHER_MAX:
+    while waiting and len(spots) < TOGETHER_MAX:
         audience = next(iter(waiting))
         del waiting[audience]
         if audience.is_open:
             audience.is_moving, audience.is_rung, audience.due = True, False, now + audience.feed.pause_seconds
-            places.add((audience.feed.name, audience.feed.place))
+            spots.add(audience.feed.spot)
             batch.append(audience)
     return batch
 

@@ -11,7 +11,6 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from graph.answers import Answer, refusal
-from graph.audience import Message
 from graph.documents import Documents, Malformed
 from graph.frames import (
     OFFER,
@@ -25,6 +24,7 @@ from graph.frames import (
     text_frame,
 )
 from graph.gate import Gate
+from graph.hearing import Message
 from graph.http import STATUS, correlation_of, token_of
 from graph.listening import BLOCKED_SECONDS_MAX, perform
 from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused

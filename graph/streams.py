@@ -311,6 +311,11 @@ class Feed(Generic[Row, Message]):
         return self._teller.epoch, self._teller.cursor
 
     @property
+    def spot(self) -> tuple[str, int, int]:
+        """The key and the whole change at which it stands: feeds of one kind and spot read the same."""
+        return self.name.key, self._teller.epoch, self._teller.cursor.no
+
+    @property
     def kind(self) -> Hashable | None:
         """Streams of many classes are read together, from whole changes on."""
         is_many = self._stream.read_many is not None and self._teller.cursor.place is None
@@ -325,19 +330,19 @@ class Feed(Generic[Row, Message]):
         """A page for each of these feeds; the only one may be of no kind."""
         if len(feeds) == 1:
             return [await _page(self._context, self._stream, *self.place)]
-        places = {(feed.name.key, feed.place[0], feed.place[1].no): None for feed in feeds}
-        pages = await _pages(self._context, self._stream, list(places))
-        return [pages[feed.name.key, feed.place[0], feed.place[1].no] for feed in feeds]
+        spots = [feed.spot for feed in feeds]
+        pages = await _pages(self._context, self._stream, list(dict.fromkeys(spots)))
+        return [pages[spot] for spot in spots]
 
     def tell(self, page: Page[Row], told: dict[Hashable, Any]) -> tuple[Sequence[Uttered[Row, Message]], bool] | None:
         """What a page brings, and whether more is to be read at once; None for what each must find for itself."""
         teller = self._teller
-        key = (self.name, *self.place)
-        if key not in told:
+        spot = self.spot
+        if spot not in told:
             if _is_lost(page.position, *self.place):  # such as a restored tenant, that begins anew
                 return None
-            told[key] = ([Uttered(one, self._show(one)) for one in teller.tell(page)], teller.cursor)
-        uttered, teller.cursor = told[key]
+            told[spot] = ([Uttered(one, self._show(one)) for one in teller.tell(page)], teller.cursor)
+        uttered, teller.cursor = told[spot]
         return uttered, page.is_full
 
     def trace(self, one: Any, rung: str | None) -> str | None:

@@ -23,12 +23,12 @@ from db.live import Live
 from db.pool import Pool
 from db.recorder import Recorder
 from graph.answers import Answer
-from graph.audience import Message
 from graph.classrooms import ClassroomQuery
 from graph.documents import Documents
 from graph.events import EventStreams
 from graph.fanout import Fanout
 from graph.gate import Gate
+from graph.hearing import Message
 from graph.http import GraphQLHTTP
 from graph.listening import listen
 from graph.live import LiveSubscription
