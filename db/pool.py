@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TypeAlias
 
 import asyncpg
+from asyncpg.protocol import protocol
 
 from db.tally import Tally
 from db.trace import inner
@@ -21,7 +22,12 @@ BEGIN_SECONDS = 1.0  # a BEGIN does nothing, so silence means a frozen server so
 ROLLBACK_SECONDS = 0.25
 READ_STATEMENT_MS = 2_000  # 003-41
 LINKS_MAX = 16  # of a chain: some tens of milliseconds
+STATEMENT_BYTES_MAX = 32 * 1024  # of one that a connection keeps prepared; a longer one is planned each time
 WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (docs/architecture.md, Locks)
+
+# asyncpg asks of every value of every array whether it is an array itself, and asks an abstract base class: a call into
+# Python for each, a tenth of a worker's CPU. Our arrays are lists and tuples; another container is refused as no array.
+protocol.IterableABC = (list, tuple)
 
 LOST = (
     asyncpg.PostgresConnectionError,
@@ -89,6 +95,7 @@ async def open_pool(
         record_class=asyncpg.Record,
         timeout=ACQUIRE_SECONDS,
         command_timeout=COMMAND_SECONDS,
+        max_cacheable_statement_size=STATEMENT_BYTES_MAX,
         reset=_reset,
         server_settings={"role": APP_ROLE, "application_name": "sightline", "timezone": "UTC", "jit": "off"},
     )

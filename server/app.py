@@ -91,6 +91,7 @@ class Api:
         documents = Documents(
             schema,
             excuse=excuse,
+            with_suggestions=settings.graphiql,  # where the schema is shown, a mistyped name is told the right one
             trusted=trusted_by(settings),
             only_trusted=settings.documents == "trusted",
         )
