@@ -111,6 +111,7 @@ FIELDS: Fields = {
 }
 """What may be selected beside objects."""
 
+# `offset 0` keeps the day from being worked out again for each row that is compared with it.
 _CLASS = f"""
 select a.place, fresh.seq, ties.is_teacher, ties.is_enrolled,
     case when ties.is_teacher or a.is_admin then <classroom> end as page
@@ -120,7 +121,7 @@ join classroom r on r.tenant = $1 and r.classroom = a.key
 join tenant t on t.tenant = $1
 left join school h on h.tenant = $1 and h.school = r.school
 cross join lateral (select coalesce(r.zone, h.zone, t.zone) as zone) z
-cross join lateral (select ($2::timestamptz at time zone z.zone)::date as day) today
+cross join lateral (select ($2::timestamptz at time zone z.zone)::date as day offset 0) today
 cross join lateral (
     select coalesce(bool_or(m.role = 'TEACHER'), false) as is_teacher,
         coalesce(bool_or(m.role = 'STUDENT'), false) as is_enrolled
