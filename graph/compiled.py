@@ -6,7 +6,7 @@ a value that no shape writes. So there is one place that words errors, and what 
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from graphql import (
     DocumentNode,
@@ -23,10 +23,12 @@ from graphql import (
 )
 from msgspec import Raw
 
+from db.evidence import Answer
 from graph.access import Rule, resolver_of, rule_of
 from graph.decoding import Decode, Decoders, Undecodable
 from graph.request import Context
 from graph.shapes import Fragments, Shape, shape_of
+from rules.evidence import Submission
 
 Tell: TypeAlias = Callable[[Context, Any], Awaitable[Any]]
 Replay: TypeAlias = Callable[..., Any]
@@ -56,11 +58,25 @@ def read_at_once(*compile_read: CompileRead) -> Callable[[Resolver], Resolver]:
     return declare
 
 
-def straight(tell: Tell) -> Callable[[Resolver], Resolver]:
+class Begun(NamedTuple):
+    """A mutation that waits for nothing but the log."""
+
+    submissions: Sequence[Submission]  # none: there is nothing to store, and `finish` takes no answers
+    finish: Callable[
+        [Sequence[Answer] | Exception], Any
+    ]  # from the log's answers to the payload; raises as `tell` does
+
+
+Begin: TypeAlias = Callable[[Context, Any], Begun | None]
+"""What `tell` does before it waits for the log, where it waits for nothing else; None otherwise. It changes nothing."""
+
+
+def straight(tell: Tell, begin: Begin | None = None) -> Callable[[Resolver], Resolver]:
     """Say what a mutation's resolver does, as a function of the context and its one input: all that it does."""
 
     def declare(resolver: Resolver) -> Resolver:
         resolver.__dict__["straight"] = tell
+        resolver.__dict__["begin"] = begin
         return resolver
 
     return declare
@@ -84,6 +100,16 @@ class Mutation:
     decode: Decode
     tell: Tell
     shape: Shape
+    begin: Begin | None = None
+
+    def begun(self, variables: dict[str, Any], context: Context) -> Begun | None:
+        """The mutation up to where it waits for the log; None where `run` must say, nothing having been told."""
+        if self.begin is None or not self.rule.admits(context.viewer):
+            return None
+        try:
+            return self.begin(context, self.given(variables))
+        except Exception:  # whatever it is, `run` meets it again, where it is worded
+            return None
 
     async def run(self, variables: dict[str, Any], context: Context) -> dict[str, Any] | Replay | None:
         """The data of the answer; None before anything was told, or else how the reference executor ends it."""
@@ -96,9 +122,9 @@ class Mutation:
         try:
             payload = await self.tell(context, given)
         except Exception as error:  # worded, or masked and logged, where every error of a resolver is
-            return _replay(error)
+            return replay_of(error)
         shown = self.shown(payload)
-        return _replay(payload) if shown is None else {self.key: shown}
+        return replay_of(payload) if shown is None else {self.key: shown}
 
     def given(self, variables: dict[str, Any]) -> Any:
         """The input as the resolver's function takes it. Raises Undecodable."""
@@ -124,7 +150,7 @@ class Query:
         try:
             shown = await self.read(context, variables)
         except Exception as error:  # worded, or masked and logged, where every error of a resolver is
-            return _replay(error)
+            return replay_of(error)
         return None if shown is None else {self.key: shown}
 
 
@@ -161,7 +187,7 @@ class Compiler:
         decode, shape = self._decoders.of(argument.type), _shape(document, node, field)
         if decode is None or shape is None:
             return None
-        return Mutation(_key(node), variable, rule, decode, tell, shape)
+        return Mutation(_key(node), variable, rule, decode, tell, shape, getattr(resolver_of(field), "begin", None))
 
     def query(self, document: DocumentNode, operation: OperationDefinitionNode) -> Query | None:
         """The compiled query, or None where its field is not read at once."""
@@ -226,7 +252,9 @@ def _key(node: FieldNode) -> str:
     return (node.alias or node.name).value
 
 
-def _replay(outcome: Any) -> Replay:
+def replay_of(outcome: Any) -> Replay:
+    """Let the reference executor answer with what came of the root field."""
+
     # A function, since graphql-core takes no other callable for a middleware. It raises an outcome that is an error.
     def replay(resolve: Callable[..., Any], source: Any, info: Any, **arguments: Any) -> Any:
         return outcome if info.path.prev is None else resolve(source, info, **arguments)
