@@ -112,7 +112,8 @@ FIELDS: Fields = {
 _STUDENT = f"""
 select a.place, fresh.seq, ties.is_taught, ties.is_linked,
     case when a.is_admin or a.as_teacher and ties.is_taught or a.as_guardian and ties.is_linked
-        or a.as_student and a.key = a.viewer then <student> end as page
+        or a.as_student and a.key = a.viewer then <student> end as page,
+    null::text as version, null::text[] as lists
 from <ask>
 cross join <fresh> fresh
 join student u on u.tenant = $1 and u.student = a.key
