@@ -300,7 +300,7 @@ class Drain:
     async def _bury(self, tenant: int, event: LearningEvent, error: BaseException) -> None:
         """Set aside the one event that cannot be folded, and rebuild without it what it may be part of already."""
         self.folded.failures["EVENT_DEAD"] += 1
-        log.error("event_dead", extra={"error": type(error).__name__}, exc_info=error)
+        log.error("event_dead", extra={"tenant": tenant, "error": type(error).__name__}, exc_info=error)
         async with tenant_transaction(self.pool, tenant) as connection:
             key = (event.source, event.event_id)
             await dead_letters.bury(connection, tenant, key, error=type(error).__name__, now=self.clock())
@@ -310,7 +310,7 @@ class Drain:
     async def _drop(self, tenant: int, shard: int, row: Claimed, error: BaseException) -> None:
         """Set aside the row that fails all alone, unless another drain has taken it meanwhile."""
         self.folded.failures["ROW_DEAD"] += 1
-        log.error("row_dead", extra={"error": type(error).__name__}, exc_info=error)
+        log.error("row_dead", extra={"tenant": tenant, "error": type(error).__name__}, exc_info=error)
         dead: tuple[str, str] | None = None
         async with tenant_transaction(self.pool, tenant, settings=outbox.CLAIM_SETTINGS) as connection:
             claimed = await outbox.claim(connection, tenant, shard, limit=1)
