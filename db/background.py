@@ -20,6 +20,7 @@ class JobKind(StrEnum):
 
     RECOMPUTE = "RECOMPUTE"
     VERIFY = "VERIFY"
+    POLICY = "POLICY"  # of its own kind, so that a worker of an older release leaves it alone
 
 
 class JobState(StrEnum):
@@ -50,6 +51,7 @@ class Job:
     student: str
     classroom: str
     is_dry_run: bool
+    change: dict[str, Any] | None
     state: JobState
     done: int
     total: int | None  # not known before it starts
@@ -72,27 +74,35 @@ class Order:
     student: str = ""
     classroom: str = ""
     is_dry_run: bool = False
+    change: dict[str, Any] | None = (
+        None  # of a policy: its new `parts`, or the `digest` of the dry run that showed them
+    )
     idempotency: str | None = None
 
     def is_of(self, job: Job) -> bool:
         """Whether the job was made by this very order."""
-        asked = (self.kind, self.scope, self.student, self.classroom, self.is_dry_run)
-        return asked == (job.kind, job.scope, job.student, job.classroom, job.is_dry_run)
+        asked = (self.kind, self.scope, self.student, self.classroom, self.is_dry_run, _sent(self.change))
+        return asked == (job.kind, job.scope, job.student, job.classroom, job.is_dry_run, _sent(job.change))
+
+
+def _sent(change: dict[str, Any] | None) -> Any:
+    """What a client said of a change; the rest was found out."""
+    return change and (change.get("digest") or change["parts"])
 
 
 class Abandoned(Exception):
     """The job is another worker's by now, or over."""
 
 
-_COLUMNS = """job as key, kind, scope, student, classroom, is_dry_run, state, done, total, checkpoint, result, error,
-    requested_by, change_no, created_at, started_at, finished_at"""
+_COLUMNS = """job as key, kind, scope, student, classroom, is_dry_run, change, state, done, total, checkpoint, result,
+    error, requested_by, change_no, created_at, started_at, finished_at"""
 
 UNFINISHED = "select count(*) from job where tenant = $1 and state in ('QUEUED', 'RUNNING')"
 
 ENQUEUE = f"""
 insert into job (
-    tenant, job, kind, scope, student, classroom, is_dry_run, state, requested_by, idempotency, created_at)
-values ($1, uuidv7()::text, $2, $3, $4, $5, $6, 'QUEUED', $7, $8, $9)
+    tenant, job, kind, scope, student, classroom, is_dry_run, change, state, requested_by, idempotency, created_at)
+values ($1, uuidv7()::text, $2, $3, $4, $5, $6, $7, 'QUEUED', $8, $9, $10)
 on conflict (tenant, requested_by, idempotency) do nothing
 returning {_COLUMNS}
 """  # noqa: S608 - constants of ours
@@ -168,10 +178,15 @@ def _job_of(row: asyncpg.Record) -> Job:
             "kind": JobKind(columns["kind"]),
             "scope": JobScope(columns["scope"]),
             "state": JobState(columns["state"]),
+            "change": _value(columns["change"]),
             "checkpoint": msgspec.json.decode(columns["checkpoint"]),
-            "result": None if columns["result"] is None else msgspec.json.decode(columns["result"]),
+            "result": _value(columns["result"]),
         }
     )
+
+
+def _value(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
 
 
 def _json(value: Any) -> str | None:
@@ -194,14 +209,22 @@ async def enqueue(connection: Connection, tenant: int, order: Order, *, requeste
         order.student,
         order.classroom,
         order.is_dry_run,
+        _json(order.change),
         requested_by,
         order.idempotency,
         now,
     )
-    if row is None:
-        row = await connection.fetchrow(ASKED_BEFORE, tenant, requested_by, order.idempotency)
-    assert row is not None, "expected a new job, or the one that was asked for before"
-    return _job_of(row)
+    job = _job_of(row) if row else await asked_before(connection, tenant, order, requested_by=requested_by)
+    assert job is not None, "expected a new job, or the one that was asked for before"
+    return job
+
+
+async def asked_before(connection: Connection, tenant: int, order: Order, *, requested_by: str) -> Job | None:
+    """The job that this person made under the order's idempotency key, whatever it does; None without such a key."""
+    if order.idempotency is None:
+        return None
+    row = await connection.fetchrow(ASKED_BEFORE, tenant, requested_by, order.idempotency)
+    return _job_of(row) if row else None
 
 
 async def of_keys(connection: Connection, tenant: int, keys: Sequence[str]) -> dict[str, Job]:

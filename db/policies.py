@@ -1,7 +1,11 @@
 """The policies of classes as they are changed: each change is one more version, none is ever rewritten."""
 
+import hashlib
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
 
 from db.facts import policies
 from db.outbox import Touch, Waiting
@@ -10,6 +14,8 @@ from db.roster import UNCHANGED, Change, classroom_of, unknown
 from rules.policy import Policy
 
 TENANT_DEFAULT = ""  # the policy of a student's work over all classes
+DIGEST_LIVES = timedelta(hours=1)
+COUNTED_MAX = 10_000  # events since a dry run: more of them say no more
 
 SAVE_POLICY = """
 insert into classroom_policy (
@@ -51,3 +57,36 @@ async def save_policy(
     )
     # Inactivity alone moves no score, yet each number names the version that produced it: all are folded again.
     return Change(touches=(Touch(Waiting.REFOLD_CLASSROOM, classroom=classroom),))
+
+
+# ---------------------------------------------------------------- a change that was shown first
+
+
+def digest_of(job: str, shown: dict[str, Any]) -> str:
+    """The name of what a dry run showed: it begins with the job, and is another one for any other content."""
+    content = msgspec.json.encode(shown, order="deterministic")
+    return f"{job}.{hashlib.sha256(job.encode() + content).hexdigest()[:32]}"
+
+
+def dry_run_of(digest: str) -> str:
+    """The job that a digest names, if it is one."""
+    return digest.rpartition(".")[0]
+
+
+EVENTS_SINCE = """
+select count(*) from (select from event e where e.tenant = $1 and e.seq > $2 limit $3) s
+"""
+EVENTS_OF_CLASSROOM_SINCE = """
+select count(*) from (
+    select from event e where e.tenant = $1 and e.classroom = $4 and e.seq > $2 limit $3
+) s
+"""
+
+
+async def events_since(connection: Connection, tenant: int, classroom: str, *, after: int) -> int:
+    """How many events the log of a class, or of the tenant, has behind a position; counted up to 10,000."""
+    if classroom == TENANT_DEFAULT:
+        count: int = await connection.fetchval(EVENTS_SINCE, tenant, after, COUNTED_MAX)
+    else:
+        count = await connection.fetchval(EVENTS_OF_CLASSROOM_SINCE, tenant, after, COUNTED_MAX, classroom)
+    return count

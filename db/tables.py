@@ -560,6 +560,7 @@ class Job(SQLModel, table=True):
     result: dict[str, Any] | None = _json("result", null=True)
     error: str | None = _text("error", null=True)
     is_cancelled: bool = _flag("is_cancelled")
+    change: dict[str, Any] | None = _json("change", null=True)  # of a policy: what was asked for
     requested_by: str = _text("requested_by")
     idempotency: str | None = _text("idempotency", null=True)
     runner: str | None = _text("runner", null=True)  # the worker that has it

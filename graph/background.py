@@ -13,12 +13,16 @@ from db.freshness import Freshness
 from db.live import Moved
 from db.pool import tenant_transaction
 from graph.access import ANY_SCOPE, PEOPLE, allow
+from graph.classwork import ClassroomPolicy, policy_shown
 from graph.connections import Connection, Keyset, limit_of, page_of
 from graph.nodes import Node, global_id, register
 from graph.request import Context, Info
+from graph.scalars import Seq
 from rules.access import may_follow_job, may_see_all_jobs, may_see_flags
+from rules.policy import DEFAULT_POLICY, with_parts
 
 JOB_ORDER = Keyset("jobs", (datetime, str))
+COUNTS = ("scores_moved", "levels_changed", "mastery_gained", "mastery_lost", "flags_raised", "flags_cleared")
 ERRORS = "What is wrong; then nothing was done. Empty otherwise."
 
 
@@ -28,6 +32,7 @@ class JobKind(Enum):
 
     RECOMPUTE = strawberry.enum_value("RECOMPUTE", description="Makes numbers again from the log.")
     VERIFY = strawberry.enum_value("VERIFY", description="Holds the numbers of a class against the log.")
+    POLICY = strawberry.enum_value("POLICY", description="Shows what a change of policy would move, or makes it.")
 
 
 @strawberry.enum(description="For whom a job is done.")
@@ -82,6 +87,22 @@ class ProjectionDifference:
     rebuilt: str | None = strawberry.field(description="What the log says, as JSON; null where no row should be.")
 
 
+@strawberry.type(
+    description="How a change of policy, as it was made, differs from what its dry run showed: what later events did. "
+    "Each number is the one made minus the one shown."
+)
+class SinceDryRun:
+    """Differences of counts."""
+
+    events: int = strawberry.field(description="Events recorded since the dry run, 10,000 at most are counted.")
+    scores_moved: int = strawberry.field(description="Standings whose score moved.")
+    levels_changed: int = strawberry.field(description="Daily snapshots whose level changed.")
+    mastery_gained: int = strawberry.field(description="Standings that became mastered.")
+    mastery_lost: int = strawberry.field(description="Standings that are no longer mastered.")
+    flags_raised: int = strawberry.field(description="Risk flags raised.")
+    flags_cleared: int = strawberry.field(description="Risk flags cleared.")
+
+
 @strawberry.type(description="What a comparison found: what saving the recomputed numbers would move, or has to mend.")
 class JobOutcome:
     """Counted, with examples."""
@@ -92,15 +113,31 @@ class JobOutcome:
         description="Students and classes left out because something of theirs waited to be folded all the while."
     )
     scores_moved: int = strawberry.field(description="Standings whose score differs.")
+    levels_changed: int = strawberry.field(description="Daily snapshots of the mastery index whose level differs.")
     mastery_gained: int = strawberry.field(description="Standings that are mastered by the log only.")
     mastery_lost: int = strawberry.field(description="Standings that are mastered by what is stored only.")
     flags_raised: int = strawberry.field(description="Risk flags that the log raises and are not stored.")
     flags_cleared: int = strawberry.field(description="Risk flags that are stored and the log does not raise.")
+    policy: ClassroomPolicy | None = strawberry.field(
+        description="The policy that was compared with, or made, under the version it gets; null without a change of "
+        "policy."
+    )
+    as_of: Seq | None = strawberry.field(
+        description="The position of the log that the comparison began at: what came later may be in it or not. Of a "
+        "change that was made, the position of the change. Null without a change of policy."
+    )
+    digest: str | None = strawberry.field(
+        description="The name of what a dry run of a policy change showed; `recompute` with it makes that change, "
+        "within an hour of the job's end. Null for any other job."
+    )
+    since: SinceDryRun | None = strawberry.field(
+        description="Of a change that was made: what later events changed since its dry run. Null for any other job."
+    )
     details: strawberry.Private[Sequence[dict[str, Any]]]
 
     @strawberry.field(
-        description="The largest differences, 50 at most; those of scores first, the widest first. Null for a machine "
-        "that may not read."
+        description="The largest differences, 50 of each kind of row at most; causes before what follows from them, "
+        "the widest of a kind first. Null for a machine that may not read."
     )
     def differences(self, info: Info) -> list[ProjectionDifference] | None:
         """They hold students' numbers: who may only order the work does not see them."""
@@ -130,7 +167,8 @@ class Job(Node):
     started_at: datetime | None = strawberry.field(description="When a worker first took it; null before.")
     finished_at: datetime | None = strawberry.field(description="When it ended; null before.")
     outcome: JobOutcome | None = strawberry.field(
-        description="What a dry run or a check found; null before its end, and for a job that saves."
+        description="What a dry run or a check found, or what a change of policy moved; null before its end, and for a "
+        "job that makes numbers again."
     )
 
 
@@ -185,7 +223,18 @@ def _outcome_of(result: dict[str, Any] | None) -> JobOutcome | None:
     if result is None or "counts" not in result:
         return None
     sums = {name: result[name] for name in ("compared", "different", "skipped")}
-    return JobOutcome(**sums, **result["counts"], details=result["differences"])
+    # Words of a newer release are left out, those that an earlier one did not know are 0.
+    counts = {name: result["counts"].get(name, result.get(name, 0)) for name in COUNTS}
+    since, policy = result.get("since"), result.get("policy")
+    return JobOutcome(
+        **sums,
+        **counts,
+        policy=policy and policy_shown(with_parts(DEFAULT_POLICY, policy | {"version": result["base"] + 1})),
+        as_of=result.get("as_of"),
+        digest=result.get("digest"),
+        since=SinceDryRun(**{name: since.get(name, 0) for name in ("events", *COUNTS)}) if since else None,
+        details=result["differences"],
+    )
 
 
 async def job_page(context: Context, *, first: int, after: str | None) -> Connection[Job]:
@@ -234,6 +283,14 @@ class JobErrorCode(Enum):
     KEY_REUSED = strawberry.enum_value("KEY_REUSED", description="The `idempotencyKey` was sent with another order.")
     BAD_ID = strawberry.enum_value("BAD_ID", description="A key is empty, too long, or holds a control character.")
     TOO_MANY = strawberry.enum_value("TOO_MANY", description="100 jobs of the tenant are not finished yet.")
+    OUT_OF_RANGE = strawberry.enum_value("OUT_OF_RANGE", description="A part of the policy is outside its bounds.")
+    UNKNOWN_DIGEST = strawberry.enum_value(
+        "UNKNOWN_DIGEST",
+        description="There is no dry run of yours, of this scope and key, with this digest that ended within the hour.",
+    )
+    POLICY_MOVED = strawberry.enum_value(
+        "POLICY_MOVED", description="The policy was changed after the dry run; show the change again."
+    )
     OVER = strawberry.enum_value("OVER", description="The job has ended already.")
 
 

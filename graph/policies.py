@@ -1,7 +1,6 @@
 """How a class's numbers are made, as its teachers choose it: bounded, versioned, never rewritten."""
 
-from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
 
@@ -16,21 +15,16 @@ from graph.roster import ERRORS, SEQ
 from graph.scalars import Seq
 from graph.standings import MasteryModel
 from rules.access import Role, may_update_policy
-from rules.policy import MILLION, Model, Policy
+from rules.policy import MILLION, Model, Policy, with_parts
 from rules.roster import check_key, check_policy
 
 FRACTION_FAR_OUT = 1_000.0  # far outside every bound, and still a number of millionths
 
 
 @strawberry.input(description="The parts of a policy to change; a part that is left out or null stays as it is.")
-class UpdateClassroomPolicyInput:
+class PolicyChangeInput:
     """Some of one policy."""
 
-    classroom_id: strawberry.ID | None = strawberry.field(
-        description="The key of the class; left out or null for the tenant's policy of work over all classes, which "
-        "only admins change.",
-        default=strawberry.UNSET,
-    )
     model: MasteryModel | None = strawberry.field(description="How evidence becomes a score.", default=strawberry.UNSET)
     recent_percent: int | None = strawberry.field(
         description="How much the newest evidence weighs in DECAYING_AVERAGE, 1 to 99 percent; 65 at first.",
@@ -52,6 +46,17 @@ class UpdateClassroomPolicyInput:
     )
     extra_credit: bool | None = strawberry.field(
         description="Whether scores above the maximum are accepted; not at first.", default=strawberry.UNSET
+    )
+
+
+@strawberry.input(description="The parts of a policy to change; a part that is left out or null stays as it is.")
+class UpdateClassroomPolicyInput(PolicyChangeInput):
+    """Some of one policy, and whose it is."""
+
+    classroom_id: strawberry.ID | None = strawberry.field(
+        description="The key of the class; left out or null for the tenant's policy of work over all classes, which "
+        "only admins change.",
+        default=strawberry.UNSET,
     )
 
 
@@ -90,7 +95,7 @@ class PolicyMutation:
             taught = key != TENANT_DEFAULT and await is_taught(context, connection, key)
             if not may_update_policy(context.viewer, is_taught=taught):
                 return FORBIDDEN
-            policy = _changed(await policy_of(connection, tenant, key), input)
+            policy = with_parts(await policy_of(connection, tenant, key), parts_of(input))
             faults = check_policy(policy)
             if faults:
                 return Change(faults=tuple(faults))
@@ -103,7 +108,8 @@ class PolicyMutation:
         return UpdateClassroomPolicyPayload(errors=written.errors, seq=written.seq, policy=policy)
 
 
-def _changed(policy: Policy, input: UpdateClassroomPolicyInput) -> Policy:
+def parts_of(input: PolicyChangeInput) -> dict[str, Any]:
+    """What was sent, by the names that a policy has for it."""
     model = given(input.model)
     sent = {
         "model": None if model is None else Model[model.name],
@@ -114,7 +120,7 @@ def _changed(policy: Policy, input: UpdateClassroomPolicyInput) -> Policy:
         "inactivity_days": given(input.inactivity_days),
         "extra_credit": given(input.extra_credit),
     }
-    return replace(policy, **{name: value for name, value in sent.items() if value is not None})  # type: ignore[arg-type]
+    return {name: value for name, value in sent.items() if value is not None}
 
 
 def _millionths(fraction: float | None) -> int | None:

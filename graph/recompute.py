@@ -1,13 +1,14 @@
-"""Numbers made again from the log, or held against it: `recompute`, `verifyProjection` and the drift reports."""
+"""Numbers made again from the log, or held against it: `recompute` and `verifyProjection`."""
 
-from datetime import datetime
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 import strawberry
 
-from db import background, drift
+from db import background
 from db.background import Order
-from db.drift import ReportRow
+from db.policies import DIGEST_LIVES, dry_run_of, policy_of
 from db.pool import Connection as Postgres
 from db.pool import tenant_transaction
 from db.visibility import of_classrooms, of_students
@@ -18,19 +19,19 @@ from graph.background import (
     JobError,
     JobErrorCode,
     JobScope,
-    ProjectionDifference,
-    difference_of,
     fault,
     job_of,
 )
 from graph.changes import given
-from graph.connections import Connection, Keyset, limit_of, page_of
+from graph.policies import PolicyChangeInput, parts_of
 from graph.request import Context, Info
-from rules.access import Role, Scope, may_recompute, may_verify
+from rules.access import Role, Scope, may_follow_job, may_recompute, may_update_policy, may_verify
 from rules.fields import is_id
+from rules.policy import DEFAULT_POLICY, with_parts
+from rules.roster import check_policy
 
-REPORT_ORDER = Keyset("drift-reports", (datetime, str))
 IDEMPOTENCY = "A name for this order, 1 to 128 characters: sent again, it answers the job that it made the first time."
+KEY_REUSED = fault(JobErrorCode.KEY_REUSED, "idempotencyKey", "expected the order that this key was first sent with")
 JOB = "The job, queued or already begun; null when there are errors."
 
 
@@ -47,6 +48,16 @@ class RecomputeInput:
     )
     dry_run: bool = strawberry.field(
         default=False, description="Only compare: count what would change, and show the largest changes."
+    )
+    policy_change: PolicyChangeInput | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="With `dryRun`: compare with what the log says under this change of the policy, of the class, or "
+        "of work over all classes for scope TENANT. For those who may change that policy.",
+    )
+    digest: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Without `dryRun`: make the change of policy that a dry run of the same scope showed, named by the "
+        "`digest` of its outcome, which holds for an hour.",
     )
     idempotency_key: str | None = strawberry.field(default=strawberry.UNSET, description=IDEMPOTENCY)
 
@@ -75,54 +86,6 @@ class VerifyProjectionPayload:
     job: Job | None = strawberry.field(description=JOB)
 
 
-@strawberry.type(
-    description="What one check of one class found: its numbers recomputed from the log, beside the stored."
-)
-class DriftReport:
-    """One finished check."""
-
-    classroom_id: strawberry.ID = strawberry.field(description="The key of the class.")
-    at: datetime = strawberry.field(description="When the check ended.")
-    compared: int = strawberry.field(description="Rows compared.")
-    different: int = strawberry.field(description="Rows that are not what the log says; 0 is as it should be.")
-    skipped: int = strawberry.field(
-        description="Students and classes left out because something of theirs waited to be folded all the while."
-    )
-    first_cause: str | None = strawberry.field(
-        description="The first differing row, in the order in which numbers are made from one another: its kind and "
-        "keys. Null when nothing differs."
-    )
-    differences: list[ProjectionDifference] = strawberry.field(
-        description="The differing rows with both values, the largest 50 at most."
-    )
-
-
-def _report_of(row: ReportRow) -> DriftReport:
-    return DriftReport(
-        classroom_id=strawberry.ID(row.classroom),
-        at=row.at,
-        compared=row.compared,
-        different=row.different,
-        skipped=row.skipped,
-        first_cause=row.first_cause,
-        differences=[difference_of(one) for one in row.differences],
-    )
-
-
-async def report_page(context: Context, *, first: int, after: str | None) -> Connection[DriftReport]:
-    """The tenant's reports, the newest first."""
-    tenant, limit, place = context.viewer.tenant, limit_of(first), REPORT_ORDER.read(after)
-    async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-        rows = await drift.page(connection, tenant, after=None if place is None else (place[0], place[1]), limit=limit)
-    return page_of(
-        rows,
-        first=first,
-        after=after,
-        cursor_of=lambda row: REPORT_ORDER.write(row.at, row.key),
-        node_of=_report_of,
-    )
-
-
 @strawberry.type
 class RecomputeMutation:
     """Orders of checks and repairs."""
@@ -130,7 +93,8 @@ class RecomputeMutation:
     @strawberry.field(
         description="Make numbers again from the log, in the background: what differs is saved as an ordinary change "
         "and pushed, everything else stays as it is. Live events go on meanwhile. Teachers for the classes and "
-        "students they teach today; the whole tenant is for admins and machines. Follow it with `jobProgressed`."
+        "students they teach today; the whole tenant is for admins and machines. Follow it with `jobProgressed`. "
+        "A change of policy is shown by a dry run first, and then made with the digest of what was shown."
     )
     @allow(Role.TEACHER, Role.ADMIN, scope=Scope.ROSTER)
     async def recompute(
@@ -140,11 +104,12 @@ class RecomputeMutation:
     ) -> RecomputePayload:
         """Queues a job."""
         order = Order(
-            kind=background.JobKind.RECOMPUTE,
+            kind=background.JobKind.RECOMPUTE if _change_of(input) is None else background.JobKind.POLICY,
             scope=background.JobScope[input.scope.name],
             student=str(given(input.student_id) or ""),
             classroom=str(given(input.classroom_id) or ""),
             is_dry_run=input.dry_run,
+            change=_change_of(input),
             idempotency=given(input.idempotency_key),
         )
         errors, job = await _queued(info.context, order)
@@ -171,6 +136,30 @@ class RecomputeMutation:
         return VerifyProjectionPayload(errors=errors, job=job)
 
 
+def _change_of(input: RecomputeInput) -> dict[str, Any] | None:
+    """What is to become of a policy; a digest decides, as it is refused beside other parts."""
+    parts, digest = given(input.policy_change), given(input.digest)
+    change: dict[str, Any] = {} if parts is None else {"parts": parts_of(parts)}
+    return (change if digest is None else change | {"digest": digest}) or None
+
+
+def _misfits_of_change(order: Order, change: dict[str, Any]) -> Iterator[JobError]:
+    parts, digest = change.get("parts"), change.get("digest")
+    if order.scope is background.JobScope.STUDENT:
+        field = "policyChange" if digest is None else "digest"
+        yield fault(JobErrorCode.NOT_ALLOWED, field, "expected scope CLASSROOM or TENANT: students have no policy")
+    if digest is not None and (order.is_dry_run or parts is not None):
+        message = "expected without dryRun and policyChange: it names what a dry run showed"
+        yield fault(JobErrorCode.NOT_ALLOWED, "digest", message)
+    elif digest is None and not order.is_dry_run:
+        message = "expected with dryRun; send the digest of its outcome to make the change"
+        yield fault(JobErrorCode.NOT_ALLOWED, "policyChange", message)
+    elif parts is not None and not parts:
+        yield fault(JobErrorCode.REQUIRED, "policyChange", "expected at least one part to change")
+    for one in check_policy(with_parts(DEFAULT_POLICY, parts or {})):
+        yield JobError(code=JobErrorCode.OUT_OF_RANGE, field=["policyChange", *one.field], message=one.message)
+
+
 def _misfits(order: Order) -> list[JobError]:
     """What is wrong with an order in itself."""
     scope = order.scope
@@ -186,6 +175,8 @@ def _misfits(order: Order) -> list[JobError]:
     if order.idempotency is not None and not is_id(order.idempotency):
         message = "expected 1 to 128 characters, none of them control"
         found.append(fault(JobErrorCode.BAD_ID, "idempotencyKey", message))
+    if order.change is not None:
+        found += _misfits_of_change(order, order.change)
     return found
 
 
@@ -199,14 +190,45 @@ async def _queued(context: Context, order: Order) -> tuple[list[JobError], Job |
         refused = await _refusal(context, connection, order)
         if refused is not None:
             return [refused], None
+        row = await background.asked_before(connection, tenant, order, requested_by=context.viewer.key)
+        if row is not None:
+            return ([], job_of(row)) if order.is_of(row) else ([KEY_REUSED], None)
+        if order.change and "digest" in order.change:
+            found = await _as_shown(context, connection, order)
+            if isinstance(found, JobError):
+                return [found], None
+            order = found
         if await background.unfinished(connection, tenant) >= background.QUEUED_MAX:
             message = f"expected fewer than {background.QUEUED_MAX} unfinished jobs; try again once some have ended"
             return [fault(JobErrorCode.TOO_MANY, "scope", message)], None
         row = await background.enqueue(connection, tenant, order, requested_by=context.viewer.key, now=context.now)
-    if not order.is_of(row):
-        message = "expected the order that this key was first sent with"
-        return [fault(JobErrorCode.KEY_REUSED, "idempotencyKey", message)], None
-    return [], job_of(row)
+    return ([], job_of(row)) if order.is_of(row) else ([KEY_REUSED], None)
+
+
+async def _as_shown(context: Context, connection: Postgres, order: Order) -> Order | JobError:
+    """The order with all that its digest stands for, or why it does not hold."""
+    assert order.change is not None, "expected an order with a digest"
+    tenant, digest = context.viewer.tenant, order.change["digest"]
+    key = dry_run_of(digest)
+    job = (await background.of_keys(connection, tenant, [key])).get(key) if is_id(key) else None
+    result = job and job.result
+    if (
+        job is None
+        or not result
+        or result.get("digest") != digest
+        or not may_follow_job(context.viewer, job.requested_by)
+        or (job.scope, job.classroom) != (order.scope, order.classroom)
+        or job.finished_at is None
+        or context.now - job.finished_at > DIGEST_LIVES
+    ):
+        message = "expected the digest of a dry run of yours, of this scope and key, that ended within the hour"
+        return fault(JobErrorCode.UNKNOWN_DIGEST, "digest", message)
+    assert job.change is not None, "expected a dry run of a change of policy"
+    if (await policy_of(connection, tenant, order.classroom)).version != result["base"]:
+        message = "expected the policy to be as it was at the dry run; show the change again"
+        return fault(JobErrorCode.POLICY_MOVED, "digest", message)
+    shown = {name: result[name] for name in ("base", "as_of", "counts")}
+    return replace(order, change={"digest": digest, "parts": job.change["parts"], **shown})
 
 
 async def _refusal(context: Context, connection: Postgres, order: Order) -> JobError | None:
@@ -232,6 +254,9 @@ async def _refusal(context: Context, connection: Postgres, order: Order) -> JobE
     else:
         field, keys, ties = "scope", [""], {"": False}
     may = may_verify if order.kind is background.JobKind.VERIFY else may_recompute
-    if all(key in ties and may(viewer, is_taught=ties[key]) for key in keys):
-        return None
-    return fault(JobErrorCode.FORBIDDEN, field, "expected one that you teach today, or the rights of an admin")
+    if not all(key in ties and may(viewer, is_taught=ties[key]) for key in keys):
+        return fault(JobErrorCode.FORBIDDEN, field, "expected one that you teach today, or the rights of an admin")
+    if order.change is not None and not may_update_policy(viewer, is_taught=ties[keys[0]]):
+        field = "digest" if "digest" in order.change else "policyChange"
+        return fault(JobErrorCode.FORBIDDEN, field, "expected one who may change this policy")
+    return None

@@ -14,9 +14,9 @@ from graph.access import ANY_SCOPE, PEOPLE, allow
 from graph.background import Job, job_page
 from graph.classrooms import Classroom, classroom_of
 from graph.connections import FIRST_DEFAULT, After, Connection, First, Keyset, limit_of, page_of
+from graph.drift_reports import DriftReport, report_page
 from graph.freshness import Fresh, MinSeq, fresh
 from graph.nodes import Node, global_id, register
-from graph.recompute import DriftReport, report_page
 from graph.request import Context, Info
 from rules.access import Role, Scope, Viewer
 

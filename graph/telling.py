@@ -58,9 +58,11 @@ class Operation:
 
     @property
     def outcome(self) -> str:
-        """ok, refused (the caller's to mend) or failed (ours)."""
+        """ok, refused (the caller's to mend), failed (ours), or left: the client went, as watchers do at their end."""
         if self.codes:
             return "refused" if FAILED.isdisjoint(self.codes) else "failed"
+        if self.status == GONE:
+            return "left"
         return "failed" if self.status >= 500 else "refused" if self.status >= 400 else "ok"
 
 

@@ -11,6 +11,7 @@ from db import background
 from db.background import Abandoned, JobKind, JobScope, JobState, Order
 from db.live import Moved
 from db.pool import LOST, Pool, tenant_transaction
+from jobs.policy_change import PolicyMoved
 from jobs.recompute import Cancelled, Run, Stopped, Workbench
 from jobs.retention import Retention
 
@@ -97,17 +98,19 @@ class Background:
         try:
             await Run(bench, tenant, job).to_the_end()
         except Abandoned:
-            log.info("job_abandoned", extra={"job": key})
+            log.info("job_abandoned", extra={"tenant": tenant, "job": key})
         except Stopped:
             async with tenant_transaction(bench.pool, tenant) as connection:
                 await background.give_back(connection, tenant, key, runner=bench.runner)
             bench.tell(tenant, key)
+        except PolicyMoved:
+            await self._end(tenant, key, JobState.FAILED, "POLICY_MOVED")
         except Cancelled:
             await self._end(tenant, key, JobState.CANCELLED)
         except LOST:
             raise
         except Exception as error:
-            log.exception("job_failed", extra={"job": key})
+            log.exception("job_failed", extra={"tenant": tenant, "job": key})
             await self._end(tenant, key, JobState.FAILED, type(error).__name__)
 
     async def _end(self, tenant: int, key: str, state: JobState, error: str | None = None) -> None:

@@ -9,16 +9,17 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from db import background, drift
 from db.background import Job, JobKind, JobScope, JobState
 from db.live import Moved
-from db.outbox import BACKFILL_LANE, Touch, Waiting, still_waiting, touch
+from db.outbox import BACKFILL_LANE, LIVE_LANE, Touch, Waiting, still_waiting, touch
 from db.pool import Connection, Pool, tenant_transaction
-from jobs import shadow
+from jobs import policy_change, shadow
+from jobs.policy_change import Plan
 from jobs.replay import Part
 from jobs.shadow import Difference
 
@@ -26,12 +27,13 @@ log = logging.getLogger(__name__)
 
 STEP_STUDENTS = 32  # replayed by one fold transaction at most: live events of their shard wait behind it
 STEP_CLASSROOMS = 8
-DIFFERENCES_MAX = 50
+DIFFERENCES_MAX = 50  # of each kind of row
 WAIT_SECONDS = 0.05
 BEAT_EVERY = 40  # waits
 SETTLE_TRIES = 20
 SETTLE_SECONDS = 0.25
-COUNTS = ("scores_moved", "mastery_gained", "mastery_lost", "flags_raised", "flags_cleared")
+COUNTS = ("scores_moved", "levels_changed", "mastery_gained", "mastery_lost", "flags_raised", "flags_cleared")
+BESIDE = ("levels_changed",)  # the release before takes no other words among the counts of a job that it knows
 
 
 class Stopped(Exception):
@@ -59,9 +61,17 @@ class Progress:
     counts: dict[str, int] | None = None
     differences: list[dict[str, Any]] | None = None
     first_cause: str | None = None
+    plan: dict[str, Any] | None = None  # of a change of policy
+    lane: int | None = None  # of the touches of the last step, when it is not the backfill's
+
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        """All of it that is not None: a worker of an older release takes over what has no newer parts."""
+        kept = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in kept.items() if value is not None}
 
     def note(self, found: shadow.Comparison) -> None:
-        """Add what one comparison found; keeps the 50 largest differences, causes before what follows from them."""
+        """Add what one comparison found; keeps the 50 largest differences of each kind, causes before effects."""
         differences = found.differences
         self.compared += found.compared
         self.different += len(differences)
@@ -72,11 +82,19 @@ class Progress:
         self.counts = {name: total[name] for name in COUNTS}
         self.first_cause = self.first_cause or next((one.name for one in differences), None)
         kept = (self.differences or []) + [shadow.shown(one) for one in _largest(differences)]
-        self.differences = sorted(kept, key=lambda one: -int(one["size"]))[:DIFFERENCES_MAX]
+        self.differences = [
+            one
+            for name in shadow.NAMES.values()
+            for one in sorted((one for one in kept if one["table"] == name), key=lambda one: -int(one["size"]))[
+                :DIFFERENCES_MAX
+            ]
+        ]
 
 
 def _largest(differences: Sequence[Difference]) -> list[Difference]:
-    return sorted(differences, key=lambda one: -shadow.size(one))[:DIFFERENCES_MAX]
+    """The first of each kind: no more are worth their JSON."""
+    by_size = sorted(differences, key=lambda one: -shadow.size(one))
+    return [one for table in shadow.NAMES for one in [d for d in by_size if d.table == table][:DIFFERENCES_MAX]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +121,19 @@ class Run:
         self._bench = bench
         self._tenant = tenant
         self._job = job
-        self._at = Progress(**job.checkpoint)
-        self._only_compares = job.is_dry_run or job.kind is JobKind.VERIFY
+        # What only a newer release keeps there is of no use to ours.
+        self._at = Progress(**{name: value for name, value in job.checkpoint.items() if name in Progress.__slots__})
+        self._is_of_policy = job.kind is JobKind.POLICY
+        self._is_to_change = self._is_of_policy and not job.is_dry_run
+        self._only_compares = job.is_dry_run or job.kind is JobKind.VERIFY or self._is_of_policy
 
     async def to_the_end(self) -> None:
         """Go on from the checkpoint until all is done. Raises Stopped, Cancelled and background.Abandoned."""
         if not self._job.checkpoint:
             async with tenant_transaction(self._bench.pool, self._tenant) as connection:
-                self._at.total = await self._total(connection)
+                if self._is_of_policy:
+                    self._at.plan = asdict(await policy_change.planned(connection, self._tenant, self._job))
+                self._at.total = await self._total(connection) + self._is_to_change
                 await self._advance(connection)
             self._tell()
         await self._until_folded()
@@ -126,7 +149,14 @@ class Run:
             else:
                 await self._touch(keys)
                 await self._until_folded()
+        if self._plan and self._is_to_change and self._at.lane is None:
+            await self._change(self._plan)
+            await self._until_folded()
         await self._finish()
+
+    @property
+    def _plan(self) -> Plan | None:
+        return Plan(**self._at.plan) if self._at.plan else None
 
     # ------------------------------------------------------------ what is next
 
@@ -183,7 +213,22 @@ class Run:
             at.first_seq, at.last_seq = last - len(keys) + 1, last
             is_cancelled = await self._advance(connection)
         self._tell()
-        for shard in sorted({one.shard for one in touches}):
+        await self._folded({one.shard for one in touches}, is_cancelled=is_cancelled)
+
+    async def _change(self, plan: Plan) -> None:
+        """Make the change of policy that was compared, and let the fold follow it ahead of the backfill."""
+        at = self._at
+        async with tenant_transaction(self._bench.pool, self._tenant) as connection:
+            seq, shards = await policy_change.made(connection, self._tenant, self._job, plan, now=self._bench.clock())
+            at.first_seq, at.last_seq, at.count, at.lane = seq, seq, 1, LIVE_LANE
+            at.plan = asdict(replace(plan, as_of=seq))
+            is_cancelled = await self._advance(connection)
+        self._tell()
+        await self._folded(shards, is_cancelled=is_cancelled)
+
+    async def _folded(self, shards: set[int], *, is_cancelled: bool) -> None:
+        """Fold here and now what was touched; whoever else folds is as welcome."""
+        for shard in sorted(shards):
             await self._bench.drain_shard(self._tenant, shard)
         if is_cancelled:
             raise Cancelled
@@ -194,7 +239,11 @@ class Run:
         while at.count:
             async with tenant_transaction(self._bench.pool, self._tenant) as connection:
                 left = await still_waiting(
-                    connection, self._tenant, first=at.first_seq, last=at.last_seq, lane=BACKFILL_LANE
+                    connection,
+                    self._tenant,
+                    first=at.first_seq,
+                    last=at.last_seq,
+                    lane=BACKFILL_LANE if at.lane is None else at.lane,
                 )
                 if not left:
                     at.done, at.count = at.done + at.count, 0
@@ -240,8 +289,11 @@ class Run:
 
     async def _settled(self, part: Part) -> shadow.Comparison:
         """Compare, a few times over if something waits: traffic pauses, and a backlog is told as what was skipped."""
+        assumed = {self._job.classroom: self._plan.assumed} if self._plan else {}
         for tries_left in reversed(range(SETTLE_TRIES)):
-            found = await shadow.compared(self._bench.pool, self._tenant, part, now=self._bench.clock())
+            found = await shadow.compared(
+                self._bench.pool, self._tenant, part, now=self._bench.clock(), assumed=assumed
+            )
             if not found.skipped or not tries_left:
                 return found
             await self._pause(SETTLE_SECONDS)
@@ -254,7 +306,6 @@ class Run:
 
     async def _advance(self, connection: Connection) -> bool:
         at = self._at
-        checkpoint = {name: getattr(at, name) for name in Progress.__slots__}
         return await background.advance(
             connection,
             self._tenant,
@@ -262,7 +313,7 @@ class Run:
             runner=self._bench.runner,
             done=at.done,
             total=max(at.total, at.done),
-            checkpoint=checkpoint,
+            checkpoint=at.checkpoint,
             now=self._bench.clock(),
         )
 
@@ -270,7 +321,9 @@ class Run:
         at, job, now = self._at, self._job, self._bench.clock()
         result: dict[str, Any] = {"compared": at.compared, "different": at.different, "skipped": at.skipped}
         if self._only_compares:
-            result |= {"counts": at.counts or dict.fromkeys(COUNTS, 0), "differences": at.differences or []}
+            counts = at.counts or dict.fromkeys(COUNTS, 0)
+            beside = {} if self._is_of_policy else {name: counts.pop(name, 0) for name in BESIDE}
+            result |= {"counts": counts, "differences": at.differences or [], **beside}
         async with tenant_transaction(self._bench.pool, self._tenant) as connection:
             if job.kind is JobKind.VERIFY:
                 await drift.save(
@@ -285,6 +338,8 @@ class Run:
                     first_cause=at.first_cause,
                     now=now,
                 )
+            if plan := self._plan:
+                result |= await policy_change.told(connection, self._tenant, job, plan, result)
             await background.finish(
                 connection,
                 self._tenant,
@@ -297,8 +352,8 @@ class Run:
         self._tell()
         if job.kind is JobKind.VERIFY and at.different:
             self._bench.failures["PROJECTION_DRIFT"] += 1
-            # Keys of jobs, never of pupils.
-            log.error("projection_drift", extra={"job": job.key, "rows": at.different})
+            # Numbers of tenants and keys of jobs, never of pupils.
+            log.error("projection_drift", extra={"tenant": self._tenant, "job": job.key, "rows": at.different})
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the process is told to stop meanwhile."""

@@ -31,6 +31,7 @@ TABLES = ("works", "standings", "views", "days", "flags", "classes")
 # Both sides of a verification see one moment of the tenant.
 SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 NOTHING_TO_SAY = Rollup()
+NOTHING_ASSUMED: dict[str, Policy] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,13 @@ def difference(a: Projections, b: Projections) -> list[str]:
     return found[:DIFFERENCES_MAX]
 
 
-async def rebuilt_part(connection: Connection, tenant: int, part: Part, *, now: datetime) -> Projections:
-    """What the log says of a part; a class that was never assessed is assessed at `now`."""
+async def rebuilt_part(
+    connection: Connection, tenant: int, part: Part, *, now: datetime, assumed: dict[str, Policy] = NOTHING_ASSUMED
+) -> Projections:
+    """What the log says of a part; a class that was never assessed is assessed at `now`.
+
+    `assumed` policies stand in for those that hold, by class.
+    """
     states: dict[ViewKey, ViewState] = {}
     days: dict[tuple[str, str], MasteryIndex] = {}
     rostered = sorted(await facts.rostered_students(connection, tenant, part.students))
@@ -147,7 +153,7 @@ async def rebuilt_part(connection: Connection, tenant: int, part: Part, *, now: 
         log = await facts.log_of_students(connection, tenant, students)
         classes = await facts.rostered_classrooms(connection, tenant, {event.classroom for event in log})
         views = by_view(log, classrooms=classes)
-        policies = await facts.policies(connection, tenant, {key[1] for key in views})
+        policies = await facts.policies(connection, tenant, {key[1] for key in views}) | assumed
         for key, events in views.items():
             if part.has(key):
                 states[key] = replay_view(events, policy=policies[key[1]], is_class=key[1] != ALL_CLASSES)
@@ -156,7 +162,7 @@ async def rebuilt_part(connection: Connection, tenant: int, part: Part, *, now: 
     found = replace(projections_of(states), days=days)
     assessed = await checks.assessed(connection, tenant, part.assessed)
     zones = await facts.rostered_classrooms(connection, tenant, part.assessed)
-    policies = await facts.policies(connection, tenant, zones)
+    policies = await facts.policies(connection, tenant, zones) | assumed
     for classroom, zone in sorted(zones.items()):
         moment = assessed[classroom].assessed_at if classroom in assessed else now
         only = {classroom: zone}

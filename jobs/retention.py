@@ -53,14 +53,14 @@ class Retention:
 
     async def _of_tenant(self, tenant: int, before: datetime) -> Counter[str]:
         gone = Counter[str]()
-        for name, forget in (("job", retention.forget_jobs), ("drift_report", retention.forget_drift_reports)):
+        for name, forget in (("jobs", retention.forget_jobs), ("drift_reports", retention.forget_drift_reports)):
             for _ in range(ROUNDS_MAX):
                 async with tenant_transaction(self._pool, tenant) as connection:
                     count = await forget(connection, tenant, before=before, at_most=ROWS_MAX)
                 gone[name] += count
                 if count < ROWS_MAX:
                     break
-        gone["risk_change"] = await self._risk_changes(tenant, before)
+        gone["risk_changes"] = await self._risk_changes(tenant, before)
         return gone
 
     async def _risk_changes(self, tenant: int, before: datetime) -> int:

@@ -14,7 +14,18 @@ import msgspec
 from db import drift
 from db.outbox import Waiting
 from db.pool import Connection, Pool, tenant_transaction
-from jobs.replay import SNAPSHOT, Part, Projections, rebuilt_part, stored_part
+from jobs.replay import (
+    NOTHING_ASSUMED,
+    NOTHING_TO_SAY,
+    SNAPSHOT,
+    ClassNumbers,
+    Part,
+    Projections,
+    rebuilt_part,
+    stored_part,
+)
+from rules.index import MasteryIndex
+from rules.policy import Policy
 from rules.skill import Standing
 
 NAMES = {
@@ -51,12 +62,17 @@ class Comparison:
     skipped: int  # students and classes that had something waiting
 
 
-async def compared(pool: Pool, tenant: int, part: Part, *, now: datetime) -> Comparison:
-    """Compare a part with its log, at one moment of the tenant; what waits for the fold is skipped and counted."""
+async def compared(
+    pool: Pool, tenant: int, part: Part, *, now: datetime, assumed: dict[str, Policy] = NOTHING_ASSUMED
+) -> Comparison:
+    """Compare a part with its log, at one moment of the tenant; what waits for the fold is skipped and counted.
+
+    `assumed` policies, by class, stand in for those that hold: what differs is then what such a change would move.
+    """
     async with tenant_transaction(pool, tenant, read_only=True, settings=SNAPSHOT) as connection:
         settled = await _settled(connection, tenant, part)
         stored = await stored_part(connection, tenant, settled)
-        rebuilt = await rebuilt_part(connection, tenant, settled, now=now)
+        rebuilt = await rebuilt_part(connection, tenant, settled, now=now, assumed=assumed)
     skipped = len(part.students) - len(settled.students) + len(part.assessed) - len(settled.assessed)
     keys = sum(len(getattr(stored, table).keys() | getattr(rebuilt, table).keys()) for table in part.tables)
     return Comparison(keys, tuple(_differences(stored, rebuilt, part.tables)), skipped)
@@ -97,6 +113,8 @@ def moved(difference: Difference) -> dict[str, int]:
     stored, rebuilt = difference.stored, difference.rebuilt
     if difference.table == "flags":
         return {"flags_raised": int(stored is None), "flags_cleared": int(rebuilt is None)}
+    if difference.table == "days":
+        return {"levels_changed": int(_level(stored) != _level(rebuilt))}
     if difference.table != "standings":
         return {}
     before, after = _standing(stored), _standing(rebuilt)
@@ -111,11 +129,28 @@ def _standing(found: Standing | None) -> Standing:
     return found or Standing("")
 
 
+def _level(found: MasteryIndex | None) -> str | None:
+    return found.level if found else None
+
+
 def size(difference: Difference) -> int:
-    """How far a score would move, in thousandths; 0 for everything else."""
-    if difference.table != "standings":
-        return 0
-    return abs((_standing(difference.rebuilt).score or 0) - (_standing(difference.stored).score or 0))
+    """How far a score, a rate or an index would move, in thousandths; how severe a flag is; 0 for everything else."""
+    stored, rebuilt = difference.stored, difference.rebuilt
+    moved_by = 0
+    if difference.table == "standings":
+        moved_by = (_standing(rebuilt).score or 0) - (_standing(stored).score or 0)
+    elif difference.table == "days":
+        moved_by = (rebuilt.score if rebuilt else 0) - (stored.score if stored else 0)
+    elif difference.table == "flags":
+        moved_by = (rebuilt or stored).severity
+    elif difference.table == "classes":
+        moved_by = max(abs(one - other) for one, other in zip(_rates(rebuilt), _rates(stored), strict=True))
+    return abs(moved_by)
+
+
+def _rates(found: ClassNumbers | None) -> tuple[int, ...]:
+    rollup = found.rollup if found else NOTHING_TO_SAY
+    return (rollup.completion_rate or 0, rollup.average_score or 0, rollup.submission_rate or 0)
 
 
 def shown(difference: Difference) -> dict[str, Any]:

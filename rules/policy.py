@@ -1,6 +1,8 @@
 """What a class has decided about its numbers: versioned, handed to every rule as a value."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rules.kinds import StoredWord
 
@@ -29,3 +31,9 @@ class Policy:
 
 
 DEFAULT_POLICY = Policy()
+
+
+def with_parts(policy: Policy, parts: Mapping[str, Any]) -> Policy:
+    """The policy with some of its parts replaced; they come by name, a model also as its word."""
+    model = parts.get("model")
+    return replace(policy, **{**parts, "model": policy.model if model is None else Model(model)})

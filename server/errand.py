@@ -10,6 +10,7 @@ from db.pool import LOST, tenant_transaction
 from db.visibility import of_classrooms, of_students
 from jobs.background import Background
 from jobs.drain import Drain
+from jobs.recompute import COUNTS
 from server.embedded import Addresses
 from server.engine import Means, means
 from server.settings import Settings
@@ -105,7 +106,7 @@ def told(job: Job) -> str:
     if "counts" not in result:
         return f"{job.done} students and classes recomputed; what differed is saved and pushed"
     lines = [f"{result['compared']} rows compared, {result['different']} differ, {result['skipped']} skipped (waiting)"]
-    lines += [f"  {name.replace('_', ' ')}: {number}" for name, number in result["counts"].items()]
+    lines += [f"  {name.replace('_', ' ')}: {result['counts'].get(name, result.get(name, 0))}" for name in COUNTS]
     for one in result["differences"]:
         lines.append(f"  {one['table']} {' / '.join(one['key'])}")
         lines.append(f"    stored:  {one['stored']}")

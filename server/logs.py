@@ -35,7 +35,11 @@ LINE_CHARACTERS_MAX = 2_000  # of one message
 FRAMES_MAX = 20
 OURS = ("sightline", "server", "graph", "jobs", "db", "rules")
 # `extra` fields that a line may carry; anything else stays out, whoever adds it.
-FIELDS = ("correlation_id", "error_id", "error_type", "error", "trace_id")
+FIELDS = (
+    *("correlation_id", "error_id", "error_type", "error", "trace_id"),
+    *("tenant", "job", "rows"),  # numbers and keys of ours: nobody's
+    *("jobs", "drift_reports", "risk_changes"),  # how many went
+)
 CHATTY = ("arq", "asyncio", "alembic", "asyncpg", "httpx", "redis", "uvicorn", "websockets")
 
 _encode = msgspec.json.Encoder().encode
@@ -216,7 +220,7 @@ class RequestLog:
             "status_code": operation.status,
             "transport": "http" if operation.is_http else "websocket",
         }
-        if outcome != "ok":
+        if operation.codes:
             line["codes"] = sorted(operation.codes)
         if operation.error_ids:
             line["error_id"] = operation.error_ids[0]

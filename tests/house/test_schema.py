@@ -49,8 +49,8 @@ BOUNDED_LISTS = {
     "AtRiskStudent.flags",  # one for each reason
     "Backlog.lanes",  # one for each lane
     "Concept.prerequisites",  # 50 at most
-    "DriftReport.differences",  # 50 at most
-    "JobOutcome.differences",  # 50 at most
+    "DriftReport.differences",  # 50 of each kind at most
+    "JobOutcome.differences",  # 50 of each kind at most
     "Query.nodes",  # as many as asked for, 100 at most
     "ExcuseAssignmentPayload.results",  # one for each student, 1,000 at most
     "ReopenAssignmentPayload.results",

@@ -59,9 +59,9 @@ async def test_jobs_reports_and_transitions_go_after_seven_days(
 
     gone = await Retention(pool, lambda: NOW).once()
 
-    assert gone["job"] >= 5  # of all tenants
-    assert gone["drift_report"] >= 5
-    assert gone["risk_change"] >= 8
+    assert gone["jobs"] >= 5  # of all tenants
+    assert gone["drift_reports"] >= 5
+    assert gone["risk_changes"] >= 8
     assert (await kept(mill, "job", "job"), await kept(mill, "drift_report", "report")) == (["j6", "j7"], ["r6"])
     assert await mill.rows("select classroom, no from risk_change where tenant = $1 order by 2") == [
         ("7b", 6),

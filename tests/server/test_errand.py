@@ -19,7 +19,7 @@ from tests.support.tenants import fresh_tenant
 
 NOW = datetime(2026, 3, 3, 9, 0, tzinfo=UTC)
 HALF = Job(
-    key="j", kind=JobKind.RECOMPUTE, scope=JobScope.TENANT, student="", classroom="", is_dry_run=False,
+    key="j", kind=JobKind.RECOMPUTE, scope=JobScope.TENANT, student="", classroom="", is_dry_run=False, change=None,
     state=JobState.RUNNING, done=5, total=10, checkpoint={}, result=None, error=None, requested_by="operator",
     change_no=3, created_at=NOW, started_at=NOW, finished_at=None,
 )  # fmt: skip

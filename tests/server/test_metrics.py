@@ -9,9 +9,11 @@ import pytest
 from db.live import Live
 from db.pool import Pool, tenant_transaction
 from db.wake import Waker
+from graph.refusal import ErrorCode
+from graph.telling import GONE, Operation
 from server.app import Api
 from server.engine import Means
-from server.metrics import Metrics, MetricsPage, Parts, served
+from server.metrics import Metrics, MetricsPage, Operations, Parts, served
 from server.observing import Observing
 from server.settings import Settings
 from tests.rows.district import NOW
@@ -104,3 +106,26 @@ async def test_transactions_are_timed_and_waits_without_a_connection_counted(dat
     assert (opened.transactions.count - before, opened.unserved) == (1, 1)
     assert opened.transactions.seconds > 0
     await opened.close()
+
+
+@pytest.mark.feature("003-49")
+@pytest.mark.parametrize(
+    ("status", "codes", "outcome"),
+    [
+        (200, set(), "ok"),
+        (200, {ErrorCode.BAD_INPUT}, "refused"),
+        (403, set(), "refused"),
+        (503, {ErrorCode.UNAVAILABLE}, "failed"),
+        (500, set(), "failed"),
+        (GONE, set(), "left"),  # whoever closes a page has nothing to mend
+        (GONE, {ErrorCode.INTERNAL}, "failed"),
+    ],
+)
+def test_an_operation_is_counted_by_whose_it_is_to_mend(status: int, codes: set[str], outcome: str) -> None:
+    counts = Operations()
+    operation = Operation("c1", None, is_http=False, status=status, codes=codes)
+
+    operation.finish(counts)
+
+    assert counts.over_sockets == {("none", outcome): 1}
+    assert counts.failures.total() == int(outcome == "failed")
