@@ -5,8 +5,10 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import asyncpg
 import pytest
 
+from db import shards
 from db.live import Live
 from db.pool import Pool
 from db.wake import Waker
@@ -156,3 +158,32 @@ async def test_a_month_that_cannot_be_made_is_told_and_holds_up_nobody(
 
     assert await mill.rows("select count(*) from outbox where tenant = $1") == [(0,)]
     assert "partitions_failed" in [record.message for record in caplog.records]
+
+
+@pytest.mark.feature("003-21")
+async def test_months_are_made_across_a_year_while_a_backup_reads_and_events_come(
+    pool: Pool, live: Live, database_url: str
+) -> None:
+    """On the first day of a month a new one is missing: making it must wait for no reader, or all intake waits too."""
+    mill = await mill_of(pool, live)
+    backup, sender = [await asyncpg.connect(database_url) for _ in range(2)]
+    async with asyncio.timeout(10), backup.transaction(), sender.transaction():
+        await backup.execute("lock table event in access share mode")
+        await sender.execute("lock table event in row exclusive mode")  # what an event in flight holds
+        making = (shards.make_partitions(pool, now=datetime(2042, 12, 1, tzinfo=UTC), months=5) for _ in range(3))
+        made, _ = await asyncio.gather(asyncio.gather(*making), mill.record(graded("e1", "s1", 0.5)))
+    parts = [f"event_{month}" for month in ("2042_11", "2042_12", "2043_01", "2043_02", "2043_03")]
+    indexes = "select count(*) from pg_index where indrelid = $1::text::regclass and indisvalid"
+    whole = await backup.fetchval(indexes, "event")
+    bounds = "select pg_get_expr(relpartbound, oid) from pg_class where relname = $1"
+    months = [(await backup.fetchval(bounds, part), await backup.fetchval(indexes, part)) for part in parts]
+    for part in parts:
+        await backup.execute(f"drop table {part}")
+    for connection in (backup, sender):
+        await connection.close()
+
+    assert sum(made) == 5
+    assert months[0] == ("FOR VALUES FROM ('2042-11-01 00:00:00+00') TO ('2042-12-01 00:00:00+00')", whole)
+    assert months[2] == ("FOR VALUES FROM ('2043-01-01 00:00:00+00') TO ('2043-02-01 00:00:00+00')", whole)
+    assert months[4] == ("FOR VALUES FROM ('2043-03-01 00:00:00+00') TO ('2043-04-01 00:00:00+00')", whole)
+    assert await mill.rows("select count(*) from event where tenant = $1") == [(1,)]

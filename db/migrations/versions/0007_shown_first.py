@@ -1,4 +1,4 @@
-"""A change of policy is shown before it is made."""
+"""A change of policy is shown before it is made; months of the log are made beside readers."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ oldest_code = "0004"  # one more column that may be null: older code leaves jobs
 
 
 def upgrade() -> None:
-    """Add the column; it is written for one kind of job only."""
-    sql = Path(__file__).parent.parent.joinpath("0007_policy_changes.sql").read_text(encoding="utf-8")
+    """Add the column, written for one kind of job only, and replace the function that makes months."""
+    sql = Path(__file__).parent.parent.joinpath("0007_shown_first.sql").read_text(encoding="utf-8")
     driver_connection = op.get_bind().connection.dbapi_connection
     assert driver_connection is not None
     driver_connection.run_async(lambda driver: driver.execute(sql))
