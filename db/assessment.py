@@ -12,7 +12,7 @@ from db.projection import VIEW_VALUES, view_of
 from rules.calendar import day_start, local_date
 from rules.classroom import EMPTY_VIEW, ClassFacts, Member
 from rules.outcome import Assessment
-from rules.risk import FlagMemory, Reason, RiskFlag, Severity, Transition
+from rules.risk import FlagMemory, Reason, Severity, Transition
 from rules.value import Value
 
 FlagKey = tuple[str, Reason]
@@ -54,11 +54,12 @@ select $1, s, $3 from unnest($2::text[]) as s order by s
 on conflict (tenant, student) do nothing
 """
 
-# `any` names the rows once more: joined alone, all of the tenant may be read by its shorter index.
+# Every row is there, locked: it is the way by which each is looked up by its key. An UPDATE joined with the rows, each
+# named twice so that the planner looks at no other, compares all with all (measured: 3 ms for 300 students, now 1).
 SAVE_STUDENTS = """
-update student_state s set change_no = w.change_no
-from unnest($2::text[], $3::bigint[]) as w (student, change_no)
-where s.tenant = $1 and s.student = any($2::text[]) and s.student = w.student
+insert into student_state (tenant, student, change_no)
+select $1, w.* from unnest($2::text[], $3::bigint[]) as w
+on conflict (tenant, student) do update set change_no = excluded.change_no
 """
 
 # Overlapping enrolments of one person are refused when they are saved, so each student comes once.
@@ -178,21 +179,31 @@ class ClassOutcome:
     reassess_at: datetime | None
 
 
-async def lock_classrooms(connection: Connection, tenant: int, classrooms: Iterable[str]) -> dict[str, Counters]:
-    """Lock these classes' state rows in key order, making those that are new; the first of the two kinds of locks."""
+async def lock_classrooms(
+    connection: Connection, tenant: int, classrooms: Iterable[str], *, unseen: Iterable[str] | None = None
+) -> dict[str, Counters]:
+    """Lock these classes' state rows in key order, making those that are new; the first of the two kinds of locks.
+
+    `unseen` are those that may be new, all by default.
+    """
     wanted = sorted(classrooms)
-    if new := await connection.fetch(NEW_CLASSROOMS, tenant, wanted):
+    perhaps = wanted if unseen is None else sorted(unseen)
+    if perhaps and (new := await connection.fetch(NEW_CLASSROOMS, tenant, perhaps)):
         await connection.execute(ADD_CLASSROOMS, tenant, [row["classroom"] for row in new])
     rows = await connection.fetch(LOCK_CLASSROOMS, tenant, wanted)
     return {row["classroom"]: Counters(row["change_no"], row["risk_no"], row["assessed_at"]) for row in rows}
 
 
 async def lock_students(
-    connection: Connection, tenant: int, students: Iterable[str], *, now: datetime
+    connection: Connection, tenant: int, students: Iterable[str], *, now: datetime, unseen: Iterable[str] | None = None
 ) -> dict[str, StudentLock]:
-    """Lock these students' state rows in key order, after the classes; those that are new are closed soon."""
+    """Lock these students' state rows in key order, after the classes; those that are new are closed soon.
+
+    `unseen` are those that may be new, all by default.
+    """
     wanted = sorted(students)
-    if new := await connection.fetch(NEW_STUDENTS, tenant, wanted):
+    perhaps = wanted if unseen is None else sorted(unseen)
+    if perhaps and (new := await connection.fetch(NEW_STUDENTS, tenant, perhaps)):
         await connection.execute(ADD_STUDENTS, tenant, [row["student"] for row in new], now + CLOSE_AFTER)
     rows = await connection.fetch(LOCK_STUDENTS, tenant, wanted)
     return {row["student"]: StudentLock(row["change_no"], row["closed_until"]) for row in rows}
@@ -271,14 +282,22 @@ async def save_classes(
     connection: Connection,
     tenant: int,
     outcomes: Sequence[ClassOutcome],
-    flags: Mapping[str, Mapping[FlagKey, StoredFlag]],
+    flags: Mapping[str, dict[FlagKey, StoredFlag]],
     *,
     now: datetime,
     traceparent: str | None,
 ) -> None:
-    """Save what the assessments changed: flags, transitions (numbered without gaps), rollups and counters."""
+    """Save what the assessments changed: flags, transitions (numbered without gaps), rollups and counters.
+
+    `flags` are those stored so far, by class; afterwards they are what is stored now.
+    """
     ordered = sorted(outcomes, key=lambda outcome: outcome.classroom)
-    flag_rows = [row for outcome in ordered for row in _flag_rows(outcome, flags[outcome.classroom])]
+    flag_rows = []
+    for outcome in ordered:
+        stored = flags[outcome.classroom]
+        for key, flag in _changed_flags(outcome, stored):
+            flag_rows.append(_flag_row(outcome.classroom, key, flag))
+            stored[key] = flag
     if flag_rows:
         await connection.execute(SAVE_FLAGS, tenant, *_columns(flag_rows))
     change_rows = [row for outcome in ordered for row in _change_rows(outcome)]
@@ -287,37 +306,39 @@ async def save_classes(
     await connection.execute(SAVE_CLASSROOMS, tenant, *_columns([_classroom_row(o) for o in ordered]), now)
 
 
-def _flag_rows(outcome: ClassOutcome, stored: Mapping[FlagKey, StoredFlag]) -> list[tuple[Any, ...]]:
-    """The flags whose memory, overall severity, evidence or wording differs from what is stored."""
-    rows = []
-    for key in sorted(outcome.memories.keys() | outcome.assessment.flags.keys() | stored.keys()):
-        before = stored.get(key)
-        memory = outcome.memories.get(key)
-        if memory is None:
-            memory = stored[key].memory
-        row = _flag_row(outcome, key, memory, outcome.assessment.flags.get(key))
-        if before is None or memory != before.memory or row[4] != before.overall or row[11:] != (
-            before.evidence, before.clears_when
-        ):  # fmt: skip
-            rows.append(row)
-    return rows
+def _changed_flags(outcome: ClassOutcome, stored: Mapping[FlagKey, StoredFlag]) -> list[tuple[FlagKey, StoredFlag]]:
+    """The flags whose memory, overall severity, evidence or wording differs from what is stored, in key order."""
+    found = []
+    assessed = outcome.assessment
+    for key in sorted(outcome.memories.keys() | assessed.flags.keys() | stored.keys()):
+        before, flag = stored.get(key), assessed.flags.get(key)
+        memory = outcome.memories.get(key) or stored[key].memory
+        after = (
+            StoredFlag(memory, None, "{}", "")
+            if flag is None
+            else StoredFlag(memory, assessed.overall.get(key[0]), _json(flag.evidence), flag.clears_when)
+        )
+        if after != before:
+            found.append((key, after))
+    return found
 
 
-def _flag_row(outcome: ClassOutcome, key: FlagKey, memory: FlagMemory, flag: RiskFlag | None) -> tuple[Any, ...]:
+def _flag_row(classroom: str, key: FlagKey, flag: StoredFlag) -> tuple[Any, ...]:
+    memory = flag.memory
     return (
-        outcome.classroom,
+        classroom,
         key[0],
         key[1].value,
         memory.severity,
-        None if flag is None else outcome.assessment.overall.get(key[0]),
+        flag.overall,
         memory.raised_at,
         memory.cleared_at,
         memory.cleared_severity,
         memory.notified_at,
         memory.notified_severity,
         memory.is_armed,
-        "{}" if flag is None else _json(flag.evidence),
-        "" if flag is None else flag.clears_when,
+        flag.evidence,
+        flag.clears_when,
     )
 
 

@@ -9,18 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from db.pool import Connection
+from db.written import Fields, Objects, Part, Writer, day, global_id, moment, number, text, truth, word
 from rules.policy import DEFAULT_POLICY, Model
-
-PARTS_MAX = 40  # of one object; Postgres's format() takes 100 arguments
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One selected field: the name it is answered under, its name in the schema, and what is selected of it."""
-
-    key: str
-    field: str
-    parts: tuple["Part", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,88 +33,53 @@ class BoardAsk:
     concepts_max: int
 
 
-def _text(column: str) -> str:
-    return f"coalesce(to_json({column})::text, 'null')"
-
-
-def _word(column: str) -> str:
-    """A word of an enum: letters and underscores."""
-    return f"""'"' || {column} || '"'"""
-
-
-def _truth(condition: str) -> str:
-    return f"case when {condition} then 'true' else 'false' end"
-
-
-def _moment(column: str) -> str:
-    """As `write_moment` of the scalars: in UTC with `Z`, microseconds only where there are any."""
-    written = f"""to_char({column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
-    return f"""coalesce('"' || replace({written}, '.000000Z', 'Z') || '"', 'null')"""
-
-
-def _day(column: str) -> str:
-    return f"""coalesce('"' || to_char({column}, 'YYYY-MM-DD') || '"', 'null')"""
-
-
-def _number(column: str, parts: int) -> str:
-    """A whole number of parts as a float: the shortest digits, and `.0` where there is nothing to say."""
-    whole, broken = f"{column} / {parts} || '.0'", f"({column}::float8 / {parts})::text"
-    return f"coalesce(case when {column} % {parts} = 0 then {whole} else {broken} end, 'null')"
-
-
-def _global_id(kind: str, column: str) -> str:
-    """As `global_id` of the nodes: URL-safe base64 without its padding and its line breaks."""
-    coded = f"encode(convert_to('{kind}:' || {column}, 'UTF8'), 'base64')"
-    return f"""'"' || translate({coded}, E'+/=\\n', '-_') || '"'"""
-
-
-_MODEL = f"coalesce(p.model, '{DEFAULT_POLICY.model}')"
+MODEL = f"coalesce(p.model, '{DEFAULT_POLICY.model}')"
 _COUNT = f"case when p.model = '{Model.SUCCESS_RATIO}' then k.quiz_attempts else k.count end"
 _STATE = f"""case when ({_COUNT}) = 0 then '"NO_DATA"'
     when ({_COUNT}) < coalesce(p.min_evidence, {DEFAULT_POLICY.min_evidence}) then '"LOW_EVIDENCE"' else '"OK"' end"""
 
-FIELDS: Mapping[str, Mapping[str, str]] = {
+FIELDS: Fields = {
     "Classroom": {
-        "id": _global_id("Classroom", "r.classroom"),
-        "key": _text("r.classroom"),
-        "name": _text("r.name"),
-        "zone": _text("z.zone"),
+        "id": global_id("Classroom", "r.classroom"),
+        "key": text("r.classroom"),
+        "name": text("r.name"),
+        "zone": text("z.zone"),
     },
     "Enrollment": {
-        "personId": _text("e.person"),
-        "displayName": _text("n.display_name"),
-        "role": _word("e.role"),
-        "startsOn": _day("e.started"),
-        "endsOn": _day("e.ended"),
+        "personId": text("e.person"),
+        "displayName": text("n.display_name"),
+        "role": word("e.role"),
+        "startsOn": day("e.started"),
+        "endsOn": day("e.ended"),
     },
     "StudentMastery": {
-        "studentId": _text("e.person"),
-        "displayName": _text("n.display_name"),
+        "studentId": text("e.person"),
+        "displayName": text("n.display_name"),
     },
     "Student": {
-        "id": _global_id("Student", "u.student"),
-        "key": _text("u.student"),
-        "displayName": _text("n.display_name"),
-        "zone": _text("coalesce(u.zone, t.zone)"),
+        "id": global_id("Student", "u.student"),
+        "key": text("u.student"),
+        "displayName": text("n.display_name"),
+        "zone": text("coalesce(u.zone, t.zone)"),
     },
     "ConceptMastery": {
-        "classroomId": _text("$2::text"),
-        "score": _number("k.score", 1000),
-        "percent": _number("k.score", 10),
+        "classroomId": text("$2::text"),
+        "score": number("k.score", 1000),
+        "percent": number("k.score", 10),
         "state": _STATE,
         "evidenceCount": _COUNT,
-        "lastEvidenceAt": _moment("k.last_evidence_at"),
-        "model": _word(_MODEL),
+        "lastEvidenceAt": moment("k.last_evidence_at"),
+        "model": word(MODEL),
         "modelVersion": f"coalesce(p.version, {DEFAULT_POLICY.version})",
-        "masteredAt": _moment("k.mastered_at"),
+        "masteredAt": moment("k.mastered_at"),
     },
     "Concept": {
-        "id": _global_id("Concept", "k.concept"),
-        "key": _text("k.concept"),
-        "name": _text("coalesce(c.name, k.concept)"),
-        "kind": _word("coalesce(c.kind, 'CONCEPT')"),
-        "isActive": _truth("coalesce(c.is_active, true)"),
-        "inCatalog": _truth("c.subject is not null"),
+        "id": global_id("Concept", "k.concept"),
+        "key": text("k.concept"),
+        "name": text("coalesce(c.name, k.concept)"),
+        "kind": word("coalesce(c.kind, 'CONCEPT')"),
+        "isActive": truth("coalesce(c.is_active, true)"),
+        "inCatalog": truth("c.subject is not null"),
     },
 }
 """What may be selected beside objects: SQL that gives the JSON of each field."""
@@ -182,50 +137,39 @@ where r.tenant = $1 and r.classroom = $2
 
 def statement_of(parts: Sequence[Part]) -> str:
     """The statement that writes these parts of a class; they must be of FIELDS and the objects below."""
-    return _BOARD.replace("<classroom>", _object("Classroom", parts))
+    return _BOARD.replace("<classroom>", _WRITER.object("Classroom", parts))
 
 
-def _object(kind: str, parts: Sequence[Part]) -> str:
-    assert len(parts) <= PARTS_MAX
-    assert all(part.key.isascii() and part.key.isidentifier() for part in parts)  # a name of GraphQL: safe in a literal
-    template = ",".join(f'"{part.key}":%s' for part in parts)
-    return f"format('{{{template}}}', {', '.join(_value(kind, part) for part in parts)})"
+def _student(part: Part) -> str:
+    return f"case when u.student is null then 'null' else {_WRITER.object('Student', part.parts)} end"
 
 
-def _value(kind: str, part: Part) -> str:
-    if part.field == "__typename":
-        return f"""'"{kind}"'"""
-    return OBJECTS[kind, part.field](part.parts) if part.parts else FIELDS[kind][part.field]
+def _row_of_concepts(part: Part) -> str:
+    cells = _WRITER.object("ConceptMastery", part.parts)
+    return f"""format('[%s]', {_MASTERY.replace("<mastery>", cells)})"""
 
 
-def _student(parts: Sequence[Part]) -> str:
-    return f"case when u.student is null then 'null' else {_object('Student', parts)} end"
-
-
-def _row_of_concepts(parts: Sequence[Part]) -> str:
-    return f"""format('[%s]', {_MASTERY.replace("<mastery>", _object("ConceptMastery", parts))})"""
-
-
-def _page(rows: str, slot: str, kind: str) -> Callable[[Sequence[Part]], str]:
+def _page(rows: str, slot: str, kind: str) -> Callable[[Part], str]:
     """A page of which only `nodes` is selected, once."""
 
-    def write(parts: Sequence[Part]) -> str:
-        (nodes,) = parts
-        return f"""format('{{"{nodes.key}":[%s]}}', {rows.replace(slot, _object(kind, nodes.parts))})"""
+    def write(part: Part) -> str:
+        (nodes,) = part.parts
+        return f"""format('{{"{nodes.key}":[%s]}}', {rows.replace(slot, _WRITER.object(kind, nodes.parts))})"""
 
     return write
 
 
-OBJECTS: Mapping[tuple[str, str], Callable[[Sequence[Part]], str]] = {
+OBJECTS: Objects = {
     ("Classroom", "roster"): _page(_ROSTER, "<enrollment>", "Enrollment"),
     ("Classroom", "mastery"): _page(_ROWS, "<row>", "StudentMastery"),
     ("StudentMastery", "mastery"): _row_of_concepts,
     ("Enrollment", "student"): _student,
     ("Student", "mastery"): _page(_MASTERY, "<mastery>", "ConceptMastery"),
-    ("ConceptMastery", "concept"): lambda parts: _object("Concept", parts),
+    ("ConceptMastery", "concept"): lambda part: _WRITER.object("Concept", part.parts),
 }
 """What may be selected that has parts of its own."""
 PAGES = {("Classroom", "roster"), ("Classroom", "mastery"), ("Student", "mastery")}
+_WRITER: Writer = Writer(FIELDS, OBJECTS)
 
 
 _BELOW: Mapping[str, Sequence[tuple[str, str]]] = {

@@ -19,6 +19,7 @@ from rules.value import Value
 
 CONCEPT_SEPARATOR = "\x1f"  # ids hold no control characters, so concepts travel as one string per event
 _CORRECTIONS = sorted(CORRECTION_KINDS)
+_CORRECTION_IDS = frozenset(map(id, CORRECTION_KINDS))  # a member's own hash is Python's, and is asked of every event
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -281,7 +282,7 @@ async def _correct(
     told = {
         place: Told(sent.event, answer.seq, sent.payload)
         for place, (sent, answer) in enumerate(zip(submissions, answers, strict=True))
-        if sent.event.kind in CORRECTION_KINDS and answer.status is Status.ACCEPTED
+        if answer.status is Status.ACCEPTED and id(sent.event.kind) in _CORRECTION_IDS
     }
     if told:
         noted = await corrections.note(connection, tenant, list(told.values()), now=now, traceparent=traceparent)

@@ -7,7 +7,8 @@ from datetime import datetime
 import asyncpg
 
 from db.pool import Connection
-from rules.corrections import ITEM_KINDS, attempt_of
+from rules.classroom import SCORING_KINDS
+from rules.corrections import ITEM_KINDS
 from rules.evidence import CORRECTION_KINDS, SCORED_KINDS, Kind, LearningEvent
 from rules.policy import DEFAULT_POLICY, Model, Policy
 from rules.value import Value
@@ -20,7 +21,12 @@ _EVENT_COLUMNS = """e.source, e.event_id, e.kind, e.occurred_at, e.student, e.cl
 _KIND, _CONCEPTS = map(LearningEvent.__struct_fields__.index, ("kind", "concepts"))
 _KINDS = {kind.value: kind for kind in Kind}
 
-_CORRECTIONS = "(" + ", ".join(f"'{kind}'" for kind in sorted(CORRECTION_KINDS)) + ")"
+
+def _words(kinds: Iterable[Kind]) -> str:
+    return ", ".join(f"'{kind}'" for kind in sorted(kinds))
+
+
+_CORRECTIONS = f"({_words(CORRECTION_KINDS)})"
 
 # `offset 0`: else every correction of the tenant is read and hashed for each batch, however few events it holds.
 # A correction is never voided (X-05).
@@ -33,8 +39,34 @@ _IS_OUT = f"""(
                where d.tenant = $1 and d.source = e.source and d.event_id = e.event_id offset 0)
 )"""  # noqa: S608 - composed of constants above
 
+# Another grade of the same attempt (`rules.corrections.attempt_of`), come when it may.
+_IS_GRADED_AGAIN = f"""(
+    e.submission is not null and e.ratio is not null and e.kind in ({_words(SCORING_KINDS)})
+    and exists (select from event o
+                where o.tenant = $1 and o.student = e.student and o.source = e.source and o.submission = e.submission
+                  and o.ratio is not null and o.event_id <> e.event_id offset 0)
+)"""
+
+# A regrade, an excuse or a reopening that speaks of the event, come when it may: one look for each way to name it.
+_IS_CORRECTED = f"""(
+    (e.kind in ({_words(ITEM_KINDS)}) and coalesce(e.assignment, e.quiz) is not null
+     or e.ratio is not null and e.kind in ({_words(SCORED_KINDS)}))
+    and (
+        exists (select from correction x
+                where x.tenant = $1 and x.student = e.student and x.assignment = coalesce(e.assignment, e.quiz)
+                  and x.classroom in ('', e.classroom) offset 0)
+        or exists (select from correction x
+                   where x.tenant = $1 and x.target_source = e.source and x.target_event_id = e.event_id
+                     and x.kind = 'SUBMISSION_REGRADED' offset 0)
+        or exists (select from correction x
+                   where x.tenant = $1 and x.target_source = e.source and x.target_submission = e.submission
+                     and x.student in ('', e.student) offset 0)
+    )
+)"""  # noqa: S608 - composed of constants above
+
 CLAIMED_EVENTS = f"""
-select {_EVENT_COLUMNS}, e.seq, e.received_at, {_IS_OUT} as is_out
+select {_EVENT_COLUMNS}, e.seq, e.received_at, {_IS_OUT} as is_out,
+    {_IS_GRADED_AGAIN} or {_IS_CORRECTED} as is_revised
 from unnest($2::bigint[], $3::timestamptz[]) as c (seq, received_at)
 cross join lateral (  -- one look for each row, and `offset 0` so that it stays so: see db.projection
     select * from event l
@@ -66,28 +98,6 @@ from event e
 where e.tenant = $1 and e.seq = any($2::bigint[]) and not {_IS_OUT}
 """  # noqa: S608 - composed of constants above
 
-# One look for each correction that may speak of an event; `offset 0`: see above.
-CORRECTED = """
-select distinct s.student, s.classroom
-from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-    as s (student, classroom, item, source, event_id, submission)
-where exists (
-        select from correction x
-        where x.tenant = $1 and x.student = s.student and x.assignment = s.item and x.classroom in ('', s.classroom)
-        offset 0
-    )
-    or exists (
-        select from correction x
-        where x.tenant = $1 and x.target_source = s.source and x.target_event_id = s.event_id
-          and x.kind = 'SUBMISSION_REGRADED' offset 0
-    )
-    or exists (
-        select from correction x
-        where x.tenant = $1 and x.target_source = s.source and x.target_submission = s.submission
-          and x.student in ('', s.student) offset 0
-    )
-"""
-
 CLASSES_OF_STUDENTS = """
 select e.student, e.classroom from event e where e.tenant = $1 and e.student = any($2::text[])
 union
@@ -95,14 +105,6 @@ select v.student, v.classroom from view_state v where v.tenant = $1 and v.studen
 union
 select n.person, n.classroom from enrollment n
 where n.tenant = $1 and n.role = 'STUDENT' and n.person = any($2::text[])
-"""
-
-REVISED = """
-select distinct s.student, s.classroom
-from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
-    as s (student, classroom, source, submission, event_id)
-join event e on e.tenant = $1 and e.student = s.student and e.source = s.source and e.submission = s.submission
-where e.tenant = $1 and e.submission is not null and e.ratio is not null and e.event_id <> s.event_id
 """
 
 ROSTERED_STUDENTS = "select student from student where tenant = $1 and student = any($2::text[])"
@@ -125,12 +127,17 @@ order by p.classroom, p.version desc
 
 
 class LoggedEvent(Value, frozen=True):
-    """A claimed event with its place in the log; `is_out` when it is voided or dead and so has no effect."""
+    """A claimed event with its place in the log.
+
+    `is_out`: it is voided or dead and so has no effect. `is_revised`: it grades a recorded submission again, or a
+    correction speaks of it; its views are to be rebuilt.
+    """
 
     event: LearningEvent
     seq: int
     received_at: datetime
     is_out: bool
+    is_revised: bool
 
 
 def event_of(row: asyncpg.Record) -> LearningEvent:
@@ -152,7 +159,8 @@ async def claimed_events(
     rows = await connection.fetch(
         CLAIMED_EVENTS, tenant, [place[0] for place in places], received, min(received), max(received)
     )
-    return [LoggedEvent(event_of(row), row["seq"], row["received_at"], row["is_out"]) for row in rows]
+    beside = len(LearningEvent.__struct_fields__)
+    return [LoggedEvent(event_of(row), *row[beside:]) for row in rows]
 
 
 async def log_of_students(connection: Connection, tenant: int, students: Iterable[str]) -> list[LearningEvent]:
@@ -177,46 +185,6 @@ async def classes_of_students(connection: Connection, tenant: int, students: Ite
     """Every (student, classroom) these students have events or a view in, or are enrolled in: without any event a
     student may still be inactive there, counted in days of their own zone."""
     rows = await connection.fetch(CLASSES_OF_STUDENTS, tenant, sorted(students))
-    return {(row["student"], row["classroom"]) for row in rows}
-
-
-async def revised_views(connection: Connection, tenant: int, events: Sequence[LearningEvent]) -> set[tuple[str, str]]:
-    """The (student, classroom) of every event that grades an already recorded submission again."""
-    graded = [event for event in events if attempt_of(event) is not None]
-    if not graded:
-        return set()
-    rows = await connection.fetch(
-        REVISED,
-        tenant,
-        [e.student for e in graded],
-        [e.classroom for e in graded],
-        [e.source for e in graded],
-        [e.submission for e in graded],
-        [e.event_id for e in graded],
-    )
-    return {(row["student"], row["classroom"]) for row in rows}
-
-
-async def corrected_views(connection: Connection, tenant: int, events: Sequence[LearningEvent]) -> set[tuple[str, str]]:
-    """The (student, classroom) of every event that a regrade, an excuse or a reopening speaks of, come when it may."""
-    wanted = [
-        event
-        for event in events
-        if (event.item is not None and event.kind in ITEM_KINDS)
-        or (event.ratio is not None and event.kind in SCORED_KINDS)
-    ]
-    if not wanted:
-        return set()
-    rows = await connection.fetch(
-        CORRECTED,
-        tenant,
-        [e.student for e in wanted],
-        [e.classroom for e in wanted],
-        [e.item for e in wanted],
-        [e.source for e in wanted],
-        [e.event_id for e in wanted],
-        [e.submission for e in wanted],
-    )
     return {(row["student"], row["classroom"]) for row in rows}
 
 

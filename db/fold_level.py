@@ -3,6 +3,8 @@
 Whoever folds holds the tenant's level as it is until the commit, so that no older fold commits after a newer one began.
 """
 
+from datetime import datetime
+
 import asyncpg
 
 from db.pool import Connection, Pool, tenant_transaction
@@ -12,6 +14,7 @@ _HOLD_MS = 500  # below what a BEGIN may take; only a level that is being raised
 _RAISE_MS = 2_000  # below what a statement may take
 
 LEVEL = "select fold_level from tenant where tenant = $1"
+GROUND = "select fold_level, pg_postmaster_start_time() from tenant where tenant = $1"
 RAISE = "update tenant set fold_level = $2 where tenant = $1 and fold_level < $2"
 # Two numbers of 32 bits: tenants that share one wait a little longer when a level is raised.
 LOCK = "select pg_advisory_xact_lock($1, $2)"
@@ -30,6 +33,12 @@ async def of_tenant(connection: Connection, tenant: int) -> int:
     """The level of the newest fold that has begun on the tenant; 0 for an unknown tenant."""
     level: int | None = await connection.fetchval(LEVEL, tenant)
     return level or 0
+
+
+async def ground_of(connection: Connection, tenant: int) -> tuple[int, datetime | None]:
+    """The same, and when the server that answers was started: another one may never have heard of our last commits."""
+    row = await connection.fetchrow(GROUND, tenant)
+    return (0, None) if row is None else (row[0] or 0, row[1])
 
 
 async def raise_to(pool: Pool, tenant: int, level: int) -> bool:

@@ -1,12 +1,13 @@
 """One asyncpg pool a process, and the transaction of one tenant that every statement runs in."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import perf_counter
 from typing import TypeAlias
 
 import asyncpg
+from asyncpg.protocol import protocol
 
 from db.tally import Tally
 from db.trace import inner
@@ -20,7 +21,13 @@ ACQUIRE_SECONDS = 1.0
 BEGIN_SECONDS = 1.0  # a BEGIN does nothing, so silence means a frozen server sooner than with other commands
 ROLLBACK_SECONDS = 0.25
 READ_STATEMENT_MS = 2_000  # 003-41
+LINKS_MAX = 16  # of a chain: some tens of milliseconds
+STATEMENT_BYTES_MAX = 32 * 1024  # of one that a connection keeps prepared; a longer one is planned each time
 WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (docs/architecture.md, Locks)
+
+# asyncpg asks of every value of every array whether it is an array itself, and asks an abstract base class: a call into
+# Python for each, a tenth of a worker's CPU. Our arrays are lists and tuples; another container is refused as no array.
+protocol.IterableABC = (list, tuple)
 
 LOST = (
     asyncpg.PostgresConnectionError,
@@ -88,6 +95,7 @@ async def open_pool(
         record_class=asyncpg.Record,
         timeout=ACQUIRE_SECONDS,
         command_timeout=COMMAND_SECONDS,
+        max_cacheable_statement_size=STATEMENT_BYTES_MAX,
         reset=_reset,
         server_settings={"role": APP_ROLE, "application_name": "sightline", "timezone": "UTC", "jit": "off"},
     )
@@ -114,34 +122,81 @@ async def tenant_transaction(
     of a read, or the whole of a write; `settings` are more SET LOCAL commands. Raises TimeoutError when no connection
     is free within a second, or when the server does not answer.
     """
+    begin = _begin_of(tenant, read_only=read_only, limit_ms=limit_ms) + settings
+    chain = Chain(pool, begin, name="postgres read" if read_only else "postgres write")
+    async with chain.transaction() as connection:
+        yield connection
+
+
+def tenant_chain(pool: Pool, tenant: int) -> "Chain":
+    """Writing transactions of one tenant, one after the other."""
+    return Chain(pool, _begin_of(tenant), name="postgres write")
+
+
+def _begin_of(tenant: int, *, read_only: bool = False, limit_ms: int | None = None) -> str:
     limit = (
         f"statement_timeout = {limit_ms or READ_STATEMENT_MS}"
         if read_only
         else (f"transaction_timeout = {limit_ms or WRITE_TRANSACTION_MS}")
     )
     mode = "READ ONLY" if read_only else "READ WRITE"
-    begin = f"BEGIN {mode}; SET LOCAL sightline.tenant = '{tenant:d}'; SET LOCAL {limit}; {settings}"
-    span = inner("postgres read" if read_only else "postgres write")
-    asked, begun = perf_counter(), 0.0
-    try:
-        async with AsyncExitStack() as loan:
-            connection = await _begun(pool, begin, loan)
+    return f"BEGIN {mode}; SET LOCAL sightline.tenant = '{tenant:d}'; SET LOCAL {limit}; "
+
+
+def _never() -> bool:
+    return False
+
+
+class Chain:
+    """Transactions of one kind on one connection: the end of one and the beginning of the next share a round trip.
+
+    The connection goes back to the pool as soon as none follows, and after LINKS_MAX at the latest: others wait for it.
+    """
+
+    def __init__(self, pool: Pool, begin: str, *, name: str) -> None:
+        self._pool = pool
+        self._begin = begin
+        self._name = name
+        self._loan = AsyncExitStack()
+        self._connection: Connection | None = None  # lent, with a transaction that is begun
+        self._links = 0  # transactions on it so far
+
+    @asynccontextmanager
+    async def transaction(self, is_followed: Callable[[], bool] = _never) -> AsyncIterator[Connection]:
+        """One of them, as `tenant_transaction`; where it `is_followed`, asked at its end, the next one is begun too."""
+        span = inner(self._name)
+        asked, begun, is_next = perf_counter(), 0.0, False
+        try:
+            connection = self._connection or await _begun(self._pool, self._begin, self._loan)
             begun = perf_counter()
             try:
                 yield connection
             except BaseException as error:
                 await _undo(connection, error)
                 raise
+            self._links += 1
+            has_next = self._links < LINKS_MAX and is_followed()
             try:
-                await connection.execute("COMMIT")
+                await connection.execute(f"COMMIT; {self._begin}" if has_next else "COMMIT")
             except (TimeoutError, asyncio.CancelledError):
                 _drop(connection)
                 raise
-    finally:
-        if isinstance(pool, TimedPool):
-            pool.count(asked, begun, perf_counter())
-        if span is not None:
-            span.end()
+            is_next = has_next
+        finally:
+            self._connection = connection if is_next else None
+            if not is_next:
+                self._links = 0
+                await self._loan.aclose()
+            if isinstance(self._pool, TimedPool):
+                self._pool.count(asked, begun, perf_counter())
+            if span is not None:
+                span.end()
+
+    async def aclose(self) -> None:
+        """Undo what is begun and not used."""
+        if self._connection is not None:
+            async with self.transaction():
+                pass
 
 
 async def _begun(pool: Pool, begin: str, loan: AsyncExitStack) -> Connection:

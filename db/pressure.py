@@ -54,15 +54,17 @@ class Pressure:
 
     async def is_late(self, tenant: int) -> bool:
         """Whether a live event of the tenant has waited for more than LATE_AFTER."""
+        known = self.known(tenant)
+        return await asyncio.shield(self._looking[tenant]) if known is None else known
+
+    def known(self, tenant: int) -> bool | None:
+        """The same without waiting; None where only the look that is under way can say."""
         seen = self._seen.get(tenant)
         if seen is not None and asyncio.get_running_loop().time() - seen.at < LOOK_SECONDS:
             return seen.is_late
-        task = self._looking.get(tenant)
-        if task is None:
-            task = self._looking[tenant] = asyncio.create_task(self._look(tenant))
-        if seen is None or not seen.is_late:
-            return False
-        return await asyncio.shield(task)
+        if tenant not in self._looking:
+            self._looking[tenant] = asyncio.create_task(self._look(tenant))
+        return None if seen is not None and seen.is_late else False
 
     async def aclose(self) -> None:
         """Let the looks in flight end."""

@@ -3,15 +3,17 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from time import monotonic
+from typing import TypeAlias
 
 from db.evidence import Answer, Status, record_all
 from db.live import Live, Moved
 from db.outbox import shard_of
-from db.pool import COLLIDED, LOST, Pool, tenant_transaction
+from db.pool import COLLIDED, LOST, Connection, Pool, tenant_chain
 from db.pressure import Pressure
 from db.trace import UNTRACED, Tracer, within
 from db.wake import Wake
@@ -31,14 +33,19 @@ class Behind(Overloaded):
     """What was recorded before waits too long for its fold."""
 
 
+Transaction: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
+Told: TypeAlias = Callable[[list[Answer] | Exception], None]
+"""Who is told what became of one call's submissions, once; it must not raise."""
+
+
 @dataclass(slots=True)
 class _Call:
-    """One mutation's submissions, and the promise of their answers."""
+    """One mutation's submissions, and who waits for their answers."""
 
     submissions: Sequence[Submission]
     recorded_by: str
     traceparent: str | None
-    answered: asyncio.Future[list[Answer]]
+    told: Told
     since: float  # monotonic seconds
 
 
@@ -83,14 +90,32 @@ class Recorder:
             raise Overloaded
         if await self._pressure.is_late(tenant):
             raise Behind
-        call = _Call(submissions, recorded_by, traceparent, asyncio.get_running_loop().create_future(), monotonic())
-        queue = self._queues.setdefault(tenant, _Queue())
-        queue.calls.append(call)
+        answered: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        # A future of its own: one impatient caller must not cancel the commit that others share.
+        self.submit(tenant, submissions, partial(_settle, answered), recorded_by=recorded_by, traceparent=traceparent)
+        return await answered
+
+    def is_ready(self, tenant: int, count: int) -> bool:
+        """Whether so many may be submitted now; where it is False, `record` finds out why, or waits until it knows."""
+        return self._waiting + count <= WAITING_EVENTS_MAX and self._pressure.known(tenant) is False
+
+    def submit(
+        self,
+        tenant: int,
+        submissions: Sequence[Submission],
+        told: Told,
+        *,
+        recorded_by: str,
+        traceparent: str | None = None,
+    ) -> None:
+        """Queue what `is_ready` lets in; `told` gets the answers after the commit, or the error of `record`."""
+        queue = self._queues.get(tenant)
+        if queue is None:
+            queue = self._queues[tenant] = _Queue()
+        queue.calls.append(_Call(submissions, recorded_by, traceparent, told, monotonic()))
         self._waiting += len(submissions)
         if queue.task is None:
             queue.task = asyncio.create_task(self._serve(tenant, queue))
-        # Shielded: one impatient caller must not cancel the commit that others share.
-        return await asyncio.shield(call.answered)
 
     async def aclose(self) -> None:
         """Let the batches in flight end."""
@@ -102,21 +127,23 @@ class Recorder:
 
     async def _serve(self, tenant: int, queue: _Queue) -> None:
         """Commit the tenant's calls batch after batch until none waits."""
+        chain = tenant_chain(self._pool, tenant)
         try:
             while queue.calls:
                 calls = self._next_batch(queue)
                 try:
-                    await self._commit(tenant, calls)
+                    await self._commit(tenant, calls, partial(chain.transaction, lambda: bool(queue.calls)))
                 except Exception as error:  # handed to each caller, whose edge tells it
                     if isinstance(error, TimeoutError):
                         # Postgres is silent: who has waited behind would only wait as long again.
                         calls = [*calls, *self._given_up(queue)]
                     for call in calls:
-                        if not call.answered.done():
-                            call.answered.set_exception(error)
+                        call.told(error)
         finally:
             queue.task = None
             self._queues.pop(tenant, None)
+            with suppress(*LOST):
+                await chain.aclose()
 
     def _next_batch(self, queue: _Queue) -> list[_Call]:
         calls = [queue.calls.popleft()]
@@ -135,7 +162,7 @@ class Recorder:
         self._waiting -= sum(len(call.submissions) for call in calls)
         return calls
 
-    async def _commit(self, tenant: int, calls: Sequence[_Call]) -> None:
+    async def _commit(self, tenant: int, calls: Sequence[_Call], transaction: Transaction) -> None:
         submissions = [sent for call in calls for sent in call.submissions]
         recorded_by = [call.recorded_by for call in calls for _ in call.submissions]
         # One span for the commit that all share, and one trace for its rows: the next of them is linked, not lost.
@@ -143,25 +170,29 @@ class Recorder:
         traceparent = span.traceparent if span else None
         try:
             with within(self._tracer, span):
-                answers = await self._record_durably(tenant, submissions, recorded_by, traceparent)
+                answers = await self._record_durably(tenant, submissions, recorded_by, traceparent, transaction)
         finally:
             if span is not None:
                 span.end(events=len(submissions), requests=len(calls))
-        self.answered.update(answer.status for answer in answers)
-        self._announce(tenant, submissions, answers, traceparent)
-        start = 0
-        for call in calls:
-            end = start + len(call.submissions)
-            if not call.answered.done():
-                call.answered.set_result(answers[start:end])
-            start = end
+        accepted = [sent for sent, answer in zip(submissions, answers, strict=True) if answer.status is Status.ACCEPTED]
+        self.answered[Status.ACCEPTED] += len(accepted)
+        if len(accepted) < len(answers):
+            self.answered.update(answer.status for answer in answers if answer.status is not Status.ACCEPTED)
+        self._announce(tenant, submissions, answers, accepted, traceparent)
+        # In a moment, so that the next batch is on its way to Postgres while this one's answers are written.
+        asyncio.get_running_loop().call_soon(_tell, calls, answers)
 
     async def _record_durably(
-        self, tenant: int, submissions: Sequence[Submission], recorded_by: Sequence[str], traceparent: str | None
+        self,
+        tenant: int,
+        submissions: Sequence[Submission],
+        recorded_by: Sequence[str],
+        traceparent: str | None,
+        transaction: Transaction,
     ) -> list[Answer]:
         for tries_left in reversed(range(TRIES_MAX)):
             try:
-                async with tenant_transaction(self._pool, tenant) as connection:
+                async with transaction() as connection:
                     return await record_all(
                         connection,
                         tenant,
@@ -176,14 +207,39 @@ class Recorder:
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _announce(
-        self, tenant: int, submissions: Sequence[Submission], answers: Sequence[Answer], traceparent: str | None
+        self,
+        tenant: int,
+        submissions: Sequence[Submission],
+        answers: Sequence[Answer],
+        accepted: Sequence[Submission],
+        traceparent: str | None,
     ) -> None:
         """Wake the fold, and whoever watches a class's log. Duplicates wake too: it heals a crash after a commit."""
-        told = list(zip(submissions, answers, strict=True))
-        homes = {sent.event.classroom or sent.event.student for sent, answer in told if not answer.shards}
-        shards = {shard_of(classroom=home, student=home) for home in homes}
-        for shard in shards.union(*(answer.shards for answer in answers if answer.shards)):
+        events = [sent.event for sent, answer in zip(submissions, answers, strict=True) if not answer.shards]
+        shards = {shard_of(classroom=home, student=home) for home in {e.classroom or e.student for e in events}}
+        if len(events) < len(answers):
+            shards.update(*(answer.shards for answer in answers))
+        for shard in shards:
             self._wake.mark(tenant, shard)
-        classrooms = {sent.event.classroom for sent, answer in told if answer.status is Status.ACCEPTED} - {""}
+        classrooms = {sent.event.classroom for sent in accepted} - {""}
         if classrooms:
             self._live.announce(Moved(tenant=tenant, recorded=frozenset(classrooms), traceparent=traceparent))
+
+
+def _tell(calls: Sequence[_Call], answers: Sequence[Answer]) -> None:
+    """Give each call its own answers of a batch's."""
+    start = 0
+    for call in calls:
+        end = start + len(call.submissions)
+        call.told(list(answers[start:end]))
+        start = end
+
+
+def _settle(answered: asyncio.Future[list[Answer]], outcome: list[Answer] | Exception) -> None:
+    """Keep a promise, if anybody still waits for it."""
+    if answered.done():
+        return
+    if isinstance(outcome, Exception):
+        answered.set_exception(outcome)
+    else:
+        answered.set_result(outcome)

@@ -6,12 +6,14 @@ may see all of it: the teachers of the class and admins. Whatever else is select
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graphql import FieldNode, GraphQLObjectType, IntValueNode, ValueNode, VariableNode, get_named_type
 from msgspec import Raw
 
-from db.boards import FIELDS, OBJECTS, PAGES, PARTS_MAX, Board, BoardAsk, Part, read_board, statement_of
+from db.boards import FIELDS, OBJECTS, PAGES, BoardAsk, read_board, statement_of
 from db.pool import tenant_transaction
+from db.written import PARTS_MAX, Part
 from graph.class_mastery import CONCEPTS_MAX
 from graph.connections import FIRST_DEFAULT, FIRST_MAX
 from graph.request import Context
@@ -28,32 +30,42 @@ class BoardRead:
     students_max: int
     concepts_max: int
 
-    async def __call__(self, context: Context, id: str) -> Raw | None:
+    async def __call__(self, context: Context, variables: Mapping[str, Any]) -> Raw | None:
         """The class as selected; None where the reference executor must say what the viewer may see."""
+        id = variables.get(self.variable)
+        if id.__class__ is not str:
+            return None
         viewer, now = context.viewer, context.now
         ask = BoardAsk(id, viewer.key, viewer.has(Role.ADMIN), self.students_max, self.concepts_max)
         async with tenant_transaction(context.pool, viewer.tenant, read_only=True) as connection:
             found = await read_board(connection, viewer.tenant, self.statement, ask, now=now)
-        if found is None or found.text is None or not may_see_board(viewer, found):
+        if (
+            found is None
+            or found.text is None
+            or not may_see_class(viewer, is_teacher=found.is_teacher, is_enrolled=found.is_enrolled)
+        ):
             return None
         return Raw(found.text.encode())
 
 
-def may_see_board(viewer: Viewer, board: Board) -> bool:
-    """Whether all of a board is the viewer's to see: the class's staff fields, names, and every student in it today."""
+def may_see_class(viewer: Viewer, *, is_teacher: bool, is_enrolled: bool) -> bool:
+    """Whether all of a class is the viewer's to see: its staff fields, names, and every student in it today."""
     return (
-        may_read_classroom(viewer, is_teacher=board.is_teacher, is_enrolled=board.is_enrolled, field_for_staff=True)
-        and may_subscribe_dashboard(viewer, is_taught=board.is_teacher)
-        and may_read_student(viewer, "", is_linked=False, is_taught=board.is_teacher)  # any student of the class
+        may_read_classroom(viewer, is_teacher=is_teacher, is_enrolled=is_enrolled, field_for_staff=True)
+        and may_subscribe_dashboard(viewer, is_taught=is_teacher)
+        and may_read_student(viewer, "", is_linked=False, is_taught=is_teacher)  # any student of the class
     )
 
 
-def board_of(kind: GraphQLObjectType, nodes: Sequence[FieldNode], fragments: Fragments) -> BoardRead | None:
+def board_of(
+    kind: GraphQLObjectType, nodes: Sequence[FieldNode], fragments: Fragments, declared: Mapping[str, str]
+) -> BoardRead | None:
     """The board that merged `classroom` fields select; None for a selection that holds more, or no roster."""
     try:
-        return _Reading(fragments).board(kind, nodes)
+        read = _Reading(fragments).board(kind, nodes)
     except Unknown:
         return None
+    return read if declared == {read.variable: "ID!"} else None
 
 
 class _Reading:

@@ -17,6 +17,7 @@ from graph.access import allow
 from graph.boards import board_of
 from graph.catalog_reads import Concept
 from graph.class_mastery import StudentMastery, class_concepts, class_mastery
+from graph.class_pages import CLASS_PAGES
 from graph.classwork import (
     ASSIGNMENT_ORDER,
     ROSTER_ORDER,
@@ -28,21 +29,19 @@ from graph.classwork import (
     policy_shown,
 )
 from graph.compiled import read_at_once
-from graph.connections import FIRST_DEFAULT, After, Connection, First, Keyset, limit_of, page_of
+from graph.connections import FIRST_DEFAULT, After, Connection, First, limit_of, page_of
 from graph.dashboards import ClassroomRollup, Dashboard, dashboard_of, rollup_of
 from graph.freshness import Fresh, MinSeq, fresh
 from graph.nodes import Node, global_id, register
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context, Info
-from graph.risk import RiskFlag, RiskReason, RiskSeverity, flag_of, read_node_key
+from graph.risk import FLAG_ORDER, RiskFlag, RiskReason, RiskSeverity, flag_of, read_node_key
 from rules.access import Role, Scope, may_read_classroom, may_subscribe_dashboard
 from rules.calendar import local_date
 from rules.risk import Severity
 
 if TYPE_CHECKING:
     from graph.schools import School
-
-FLAG_ORDER = Keyset("risk-flags", (int, str, str))
 
 
 @strawberry.type(description="A class, as far as you may see it.")
@@ -305,7 +304,7 @@ class ClassroomQuery:
 
     @strawberry.field(description="One class; null when there is none with this key that you may see.")
     @allow(Role.STUDENT, Role.TEACHER, Role.ADMIN, scope=Scope.READ)
-    @read_at_once(board_of)
+    @read_at_once(board_of, CLASS_PAGES.page_of)
     async def classroom(
         self,
         info: Info,

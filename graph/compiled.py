@@ -4,9 +4,9 @@ Every doubt is the reference executor's: variables that do not decode, a viewer 
 a value that no shape writes. So there is one place that words errors, and what is compiled can only be right or slow.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from graphql import (
     DocumentNode,
@@ -23,10 +23,12 @@ from graphql import (
 )
 from msgspec import Raw
 
+from db.evidence import Answer
 from graph.access import Rule, resolver_of, rule_of
 from graph.decoding import Decode, Decoders, Undecodable
 from graph.request import Context
 from graph.shapes import Fragments, Shape, shape_of
+from rules.evidence import Submission
 
 Tell: TypeAlias = Callable[[Context, Any], Awaitable[Any]]
 Replay: TypeAlias = Callable[..., Any]
@@ -36,21 +38,18 @@ Resolver = TypeVar("Resolver", bound=Callable[..., Any])
 
 
 class Read(Protocol):
-    """A selection that is read at once, by the value of one variable; None is answered by the reference executor."""
+    """A selection that is read at once; None is answered by the reference executor."""
 
-    @property
-    def variable(self) -> str:
-        """The variable that is its one argument."""
-
-    async def __call__(self, context: Context, value: str, /) -> Raw | None:
+    async def __call__(self, context: Context, variables: Mapping[str, Any], /) -> Raw | None:
         """The JSON of the root field. Whose it is to see is decided here."""
 
 
-CompileRead: TypeAlias = Callable[[GraphQLObjectType, Sequence[FieldNode], Fragments], Read | None]
+CompileRead: TypeAlias = Callable[[GraphQLObjectType, Sequence[FieldNode], Fragments, Mapping[str, str]], Read | None]
+"""Compiles merged root fields of a document whose variables, none with a default, are of these types."""
 
 
-def read_at_once(compile_read: CompileRead) -> Callable[[Resolver], Resolver]:
-    """Say which selections of a query's field can be read at once; its one argument must then be a variable."""
+def read_at_once(*compile_read: CompileRead) -> Callable[[Resolver], Resolver]:
+    """Say which selections of a query's field can be read at once: the first that compiles is taken."""
 
     def declare(resolver: Resolver) -> Resolver:
         resolver.__dict__["read_at_once"] = compile_read
@@ -59,11 +58,25 @@ def read_at_once(compile_read: CompileRead) -> Callable[[Resolver], Resolver]:
     return declare
 
 
-def straight(tell: Tell) -> Callable[[Resolver], Resolver]:
+class Begun(NamedTuple):
+    """A mutation that waits for nothing but the log."""
+
+    submissions: Sequence[Submission]  # none: there is nothing to store, and `finish` takes no answers
+    finish: Callable[
+        [Sequence[Answer] | Exception], Any
+    ]  # from the log's answers to the payload; raises as `tell` does
+
+
+Begin: TypeAlias = Callable[[Context, Any], Begun | None]
+"""What `tell` does before it waits for the log, where it waits for nothing else; None otherwise. It changes nothing."""
+
+
+def straight(tell: Tell, begin: Begin | None = None) -> Callable[[Resolver], Resolver]:
     """Say what a mutation's resolver does, as a function of the context and its one input: all that it does."""
 
     def declare(resolver: Resolver) -> Resolver:
         resolver.__dict__["straight"] = tell
+        resolver.__dict__["begin"] = begin
         return resolver
 
     return declare
@@ -87,6 +100,16 @@ class Mutation:
     decode: Decode
     tell: Tell
     shape: Shape
+    begin: Begin | None = None
+
+    def begun(self, variables: dict[str, Any], context: Context) -> Begun | None:
+        """The mutation up to where it waits for the log; None where `run` must say, nothing having been told."""
+        if self.begin is None or not self.rule.admits(context.viewer):
+            return None
+        try:
+            return self.begin(context, self.given(variables))
+        except Exception:  # whatever it is, `run` meets it again, where it is worded
+            return None
 
     async def run(self, variables: dict[str, Any], context: Context) -> dict[str, Any] | Replay | None:
         """The data of the answer; None before anything was told, or else how the reference executor ends it."""
@@ -99,9 +122,9 @@ class Mutation:
         try:
             payload = await self.tell(context, given)
         except Exception as error:  # worded, or masked and logged, where every error of a resolver is
-            return _replay(error)
+            return replay_of(error)
         shown = self.shown(payload)
-        return _replay(payload) if shown is None else {self.key: shown}
+        return replay_of(payload) if shown is None else {self.key: shown}
 
     def given(self, variables: dict[str, Any]) -> Any:
         """The input as the resolver's function takes it. Raises Undecodable."""
@@ -122,13 +145,12 @@ class Query:
 
     async def run(self, variables: dict[str, Any], context: Context) -> dict[str, Any] | Replay | None:
         """The data of the answer; None where the reference executor must read it, or how it must end it."""
-        value = variables.get(self.read.variable)
-        if value.__class__ is not str or not self.rule.admits(context.viewer):
+        if not self.rule.admits(context.viewer):
             return None
         try:
-            shown = await self.read(context, value)
+            shown = await self.read(context, variables)
         except Exception as error:  # worded, or masked and logged, where every error of a resolver is
-            return _replay(error)
+            return replay_of(error)
         return None if shown is None else {self.key: shown}
 
 
@@ -165,19 +187,20 @@ class Compiler:
         decode, shape = self._decoders.of(argument.type), _shape(document, node, field)
         if decode is None or shape is None:
             return None
-        return Mutation(_key(node), variable, rule, decode, tell, shape)
+        return Mutation(_key(node), variable, rule, decode, tell, shape, getattr(resolver_of(field), "begin", None))
 
     def query(self, document: DocumentNode, operation: OperationDefinitionNode) -> Query | None:
         """The compiled query, or None where its field is not read at once."""
         node, field = self._root(OperationType.QUERY, operation)
         if node is None or field is None:
             return None
-        rule, compile_read = rule_of(field), getattr(resolver_of(field), "read_at_once", None)
-        kind, variable = get_named_type(field.type), _only_plain_variable(operation)
-        if rule is None or compile_read is None or variable is None or not isinstance(kind, GraphQLObjectType):
+        rule, ways = rule_of(field), getattr(resolver_of(field), "read_at_once", ())
+        kind, declared = get_named_type(field.type), _declared(operation)
+        if rule is None or declared is None or not isinstance(kind, GraphQLObjectType):
             return None
-        read: Read | None = compile_read(kind, [node], _fragments(document))
-        return Query(_key(node), rule, read) if read is not None and read.variable == variable else None
+        reads = (compile_read(kind, [node], _fragments(document), declared) for compile_read in ways)
+        read: Read | None = next((one for one in reads if one is not None), None)
+        return Query(_key(node), rule, read) if read is not None else None
 
     def subscription(self, document: DocumentNode, operation: OperationDefinitionNode) -> Subscription | None:
         """The compiled subscription, or None where its messages hold more than plain attributes."""
@@ -209,12 +232,12 @@ def _only_variable(operation: OperationDefinitionNode, node: FieldNode, field: G
     return variable.variable.name.value if is_plain and print_ast(variable.type) == str(argument.type) else None
 
 
-def _only_plain_variable(operation: OperationDefinitionNode) -> str | None:
-    """The name of the operation's one variable, where it is an `ID!` without a default."""
+def _declared(operation: OperationDefinitionNode) -> dict[str, str] | None:
+    """The types of the operation's variables; None where one has a directive or a default."""
     variables = operation.variable_definitions or ()
-    if len(variables) != 1 or variables[0].directives or variables[0].default_value is not None:
+    if any(variable.directives or variable.default_value is not None for variable in variables):
         return None
-    return variables[0].variable.name.value if print_ast(variables[0].type) == "ID!" else None
+    return {variable.variable.name.value: print_ast(variable.type) for variable in variables}
 
 
 def _shape(document: DocumentNode, node: FieldNode, field: GraphQLField) -> Shape | None:
@@ -229,7 +252,9 @@ def _key(node: FieldNode) -> str:
     return (node.alias or node.name).value
 
 
-def _replay(outcome: Any) -> Replay:
+def replay_of(outcome: Any) -> Replay:
+    """Let the reference executor answer with what came of the root field."""
+
     # A function, since graphql-core takes no other callable for a middleware. It raises an outcome that is an error.
     def replay(resolve: Callable[..., Any], source: Any, info: Any, **arguments: Any) -> Any:
         return outcome if info.path.prev is None else resolve(source, info, **arguments)

@@ -30,7 +30,7 @@ from graphql.execution import (
 
 from graph import access, complexity
 from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, refusal, request_errors
-from graph.compiled import Compiler, Mutation, Query, Replay, Subscription, Tally
+from graph.compiled import Compiler, Mutation, Query, Replay, Subscription, Tally, replay_of
 from graph.complexity import CHARACTERS_MAX, COMMENTS_MAX, TOKENS_MAX, too_complex
 from graph.costs import Bill, billed
 from graph.refusal import ErrorCode, Refused
@@ -102,7 +102,7 @@ class Documents:
         access.guard(self._schema)
         self._excuse = excuse
         self._hides_suggestions = not with_suggestions
-        self._seconds_max = operation_seconds_max
+        self.seconds_max = operation_seconds_max
         self._compiler = Compiler(self._schema)
         self.tally = Tally()
         self._plans: OrderedDict[tuple[str, str | None], Plan] = OrderedDict()
@@ -121,16 +121,25 @@ class Documents:
 
     def plan(self, text: str, operation_name: str | None) -> Plan:
         """Check a document and choose its operation. Raises Refused or Malformed."""
+        known = self._found(text, operation_name)
+        if known is not None:
+            return known
+        plan = self._made(text, operation_name)
+        self._remember((text, operation_name), plan)
+        return plan
+
+    def known(self, ask: Ask) -> Plan | None:
+        """The plan of what is asked, where it was made before and nothing but that has to be said of it."""
+        text = self._library.known_text_of(ask)
+        return None if text is None else self._found(text, ask.operation_name)
+
+    def _found(self, text: str, operation_name: str | None) -> Plan | None:
         key = (text, operation_name)
         known = self._plans.get(key)
-        if known:
-            self._plans.move_to_end(key)
-            return known
-        if key in self._pinned:
-            return self._pinned[key]
-        plan = self._made(text, operation_name)
-        self._remember(key, plan)
-        return plan
+        if known is None:
+            return self._pinned.get(key)
+        self._plans.move_to_end(key)
+        return known
 
     def _made(self, text: str, operation_name: str | None) -> Plan:
         document = self._parse(text)
@@ -162,10 +171,19 @@ class Documents:
     async def execute(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
         """Run a query or a mutation; one that takes too long is stopped, with the statement it is at."""
         try:
-            async with asyncio.timeout(self._seconds_max):
+            async with asyncio.timeout(self.seconds_max):
                 return await self._executed(plan, variables, context)
         except TimeoutError:
-            return refusal(Refused(ErrorCode.UNAVAILABLE, f"Stopped after {self._seconds_max:g} s: {_advice(plan)}"))
+            return self.stopped(plan)
+
+    def stopped(self, plan: Plan) -> Answer:
+        """The answer to an operation that took longer than `seconds_max`."""
+        return refusal(Refused(ErrorCode.UNAVAILABLE, f"Stopped after {self.seconds_max:g} s: {_advice(plan)}"))
+
+    async def ended(self, plan: Plan, variables: dict[str, Any], context: Context, outcome: Any) -> Answer:
+        """The answer to a mutation that was told already, worded by the reference executor from what came of it."""
+        self.tally.reference += 1
+        return await self._walk(plan, variables, context, replay_of(outcome))
 
     async def _executed(self, plan: Plan, variables: dict[str, Any], context: Context) -> Answer:
         compiled = plan.query or plan.mutation

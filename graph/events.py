@@ -22,6 +22,7 @@ from graph.http import (
     asked,
     correlation_of,
     response_of,
+    sealed,
     too_large,
 )
 from graph.listening import BLOCKED_SECONDS_MAX, perform, sent_at_once
@@ -64,7 +65,7 @@ class EventStreams:
         except Halted as halted:
             operation.status = halted.status
             response = response_of(refusal(halted.refused), halted.status, headers=halted.headers)
-            await _with_headers(response, operation)(scope, receive, send)
+            await sealed(response, operation.correlation_id)(scope, receive, send)
         finally:
             if operation.codes and operation.status == GONE:
                 operation.status = STATUS[ErrorCode(min(operation.codes))]
@@ -216,14 +217,7 @@ def _part(event: bytes) -> dict[str, Any]:
 
 
 def _start(operation: Operation) -> dict[str, Any]:
-    response = _with_headers(Response(media_type=EVENT_STREAM), operation)
+    response = sealed(Response(media_type=EVENT_STREAM), operation.correlation_id)
     del response.headers["content-length"]
     response.headers["x-accel-buffering"] = "no"  # nginx would keep the events until its buffer is full
     return {"type": "http.response.start", "status": 200, "headers": response.raw_headers}
-
-
-def _with_headers(response: Response, operation: Operation) -> Response:
-    response.headers["x-request-id"] = operation.correlation_id
-    response.headers["x-content-type-options"] = "nosniff"
-    response.headers["cache-control"] = "no-store"  # pupils' data: no proxy may keep it
-    return response

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from graph.budgets import Budgets
@@ -27,14 +27,24 @@ class Gate:
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
         """Hold a place for the length of the block. Raises Refused with OVERLOADED."""
-        if self._places.locked():
+        if not self.enter():
             await self._wait()
-        else:
-            await self._places.acquire()
         try:
             yield
         finally:
-            self._places.release()
+            self.leave()
+
+    def enter(self) -> bool:
+        """Take a place if one is free at this moment; who got one must `leave`."""
+        if self._places.locked():
+            return False
+        with suppress(StopIteration):  # a semaphore that is not locked gives its place at once
+            self._places.acquire().send(None)
+        return True
+
+    def leave(self) -> None:
+        """Give the place to the next."""
+        self._places.release()
 
     async def _wait(self) -> None:
         try:
@@ -53,6 +63,12 @@ class Gate:
         except (Malformed, Refused):
             self._budgets.charge_wrong_document(viewer)
             raise
+
+    def charge_known(self, plan: Plan, variables: dict[str, Any], viewer: Viewer) -> dict[str, Any] | None:
+        """Charge an operation whose document was read before, as `planned` and then `charge` do. Raises Refused."""
+        if self._budgets is not None:
+            self._budgets.refuse_debtors(viewer)
+        return self.charge(plan, variables, viewer)
 
     def charge(self, plan: Plan, variables: dict[str, Any], viewer: Viewer) -> dict[str, Any] | None:
         """Charge an operation to its viewer and tell what stands in `extensions.cost`, if anything. Raises Refused."""

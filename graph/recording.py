@@ -1,6 +1,7 @@
 """Recording: an event is told, judged, and answered once it is stored."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from db.evidence import Answer
 from db.pool import COLLIDED, tenant_transaction
 from db.recorder import Behind, Overloaded
 from graph.access import allow
-from graph.compiled import straight
+from graph.compiled import Begun, straight
 from graph.event_inputs import RecordEventInput, RecordEventsInput, VoidEventInput, event_of
 from graph.receipts import (
     RecordEventPayload,
@@ -41,6 +42,23 @@ async def _told_one(context: Context, input: RecordEventInput) -> RecordEventPay
     """One event; `input` may be any object with the attributes of the class."""
     (result,) = await _recorded(context, [event_of(input)])
     return result
+
+
+def _begun_one(context: Context, input: RecordEventInput) -> Begun | None:
+    """One event, where the roster has no say in it."""
+    given = event_of(input)
+    if not wanted_of((given,), context.viewer).is_nothing:
+        return None
+    made = _judged(context, given, NO_FACTS)
+    return (
+        Begun((made,), partial(_receipt, made)) if isinstance(made, Submission) else Begun((), lambda _: rejected(made))
+    )
+
+
+def _receipt(made: Submission, outcome: Sequence[Answer] | Exception) -> RecordEventPayload:
+    if isinstance(outcome, Exception):
+        raise worded(outcome)
+    return answered(made, outcome[0])
 
 
 async def _told_many(context: Context, input: RecordEventsInput) -> RecordEventsPayload:
@@ -76,7 +94,7 @@ class RecordingMutation:
         "sending the same event again is harmless."
     )
     @allow(Role.STUDENT, Role.TEACHER, Role.ADMIN, scope=Scope.INGEST)
-    @straight(_told_one)
+    @straight(_told_one, _begun_one)
     async def record_event(
         self,
         info: Info,
@@ -172,12 +190,19 @@ async def stored(context: Context, submissions: Sequence[Submission]) -> list[An
         return await context.engine.recorder.record(
             viewer.tenant, submissions, recorded_by=viewer.key, traceparent=context.traceparent
         )
-    except Behind:
+    except (Overloaded, *COLLIDED) as error:
+        raise worded(error) from error
+
+
+def worded(error: Exception) -> Exception:
+    """What a caller is told where the log did not take an event: a refusal, or else the error itself."""
+    if isinstance(error, Behind):
         message = "Earlier events wait too long to take effect; nothing of this was stored. Send it again later."
-        raise Refused(ErrorCode.OVERLOADED, message) from None
-    except Overloaded:
+        return Refused(ErrorCode.OVERLOADED, message)
+    if isinstance(error, Overloaded):
         message = "Too many events wait to be stored; nothing of this request was. Send it again in a second."
-        raise Refused(ErrorCode.OVERLOADED, message) from None
-    except COLLIDED as error:
+        return Refused(ErrorCode.OVERLOADED, message)
+    if isinstance(error, COLLIDED):
         message = "Others kept writing to the same place; nothing of this request was stored. Send it again."
-        raise Refused(ErrorCode.UNAVAILABLE, message) from error
+        return Refused(ErrorCode.UNAVAILABLE, message)
+    return error

@@ -15,6 +15,7 @@ from db.wake import Wake
 from graph.audience import Audiences, Seat
 from graph.fanout import Fanout
 from graph.patrol import Patrol
+from graph.together import Together
 from graph.tokens import Place
 from rules.access import Viewer
 
@@ -34,6 +35,7 @@ class Engine:
     fanout: Fanout = field(default_factory=Fanout)
     audiences: Audiences = field(default_factory=Audiences)
     patrol: Patrol = field(default_factory=Patrol)
+    together: Together = field(default_factory=Together)
     tracer: Tracer = UNTRACED
 
 

@@ -10,11 +10,15 @@ from msgspec import MsgspecError, json
 
 from db.dashboards import Flag, FlagKey
 from db.freshness import Freshness
+from graph.connections import Keyset
 from graph.nodes import Node, global_id
 from graph.request import Info
 
 if TYPE_CHECKING:
     from graph.students import Student
+
+
+FLAG_ORDER = Keyset("risk-flags", (int, str, str))  # of a class: by falling severity, student and reason
 
 
 @strawberry.enum(description="Why a student may need help in a class.")

@@ -16,6 +16,7 @@ from db.student_flags import flags_of_students
 from db.timelines import TimelineAsk
 from db.visibility import StudentTies
 from graph.access import PEOPLE, allow
+from graph.compiled import read_at_once
 from graph.connections import FIRST_DEFAULT, After, Connection, First, Keyset, limit_of, page_of
 from graph.coursework import AssignmentStatus, StudentAssignment, student_work
 from graph.freshness import Fresh, MinSeq, fresh
@@ -34,6 +35,7 @@ from graph.standings import (
     mastery_page,
     progress_of,
 )
+from graph.student_pages import STUDENT_PAGES
 from graph.timelines import EventType, LearningEvent, TimelineOrder, period_of, timeline_of
 from graph.trends import StudentTrends, trends_of
 from rules.access import Role, Scope, Viewer, may_read_student, may_see_flags
@@ -257,6 +259,7 @@ class StudentQuery:
 
     @strawberry.field(description="One student; null when there is none with this key that you may see.")
     @allow(*PEOPLE, scope=Scope.READ)
+    @read_at_once(STUDENT_PAGES.page_of)
     async def student(
         self,
         info: Info,

@@ -116,6 +116,14 @@ class Library:
             )
         return text
 
+    def known_text_of(self, ask: Ask) -> str | None:
+        """The same where that is plain to see and leaves no trace; None says nothing."""
+        if ask.document_id is None:
+            text = ask.query
+        else:
+            text = self.trusted.get(ask.document_id) if ask.query is None else None
+        return text if not self._is_closed or text in self._texts else None
+
     def _named(self, document_id: str, ask: Ask) -> str:
         text = self.trusted.get(document_id)
         if text is not None:

@@ -16,6 +16,7 @@ from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
 from db.tally import Tally
 from db.trace import UNTRACED, Span, Tracer, within
 from jobs.fold import Batch, Unfoldable, fold
+from jobs.memory import Memory, Recall
 from rules.evidence import LearningEvent
 from rules.kinds import FOLD_LEVEL, NewerWord
 
@@ -38,6 +39,15 @@ class Drained:
 
     rows: int
     was_full: bool  # the claim reached its limit: more may wait
+    waited: float = 0.0  # seconds from the recording of its oldest row to its commit
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one drain took from a shard until nothing claimable was left."""
+
+    rows: int
+    waited: float  # seconds, of the row that waited longest
 
 
 class Unfolded(Exception):
@@ -99,16 +109,21 @@ class Drain:
     tracer: Tracer = UNTRACED
     folded: Folded = field(default_factory=Folded)
     level: int = FOLD_LEVEL
+    memory: Memory = field(default_factory=Memory)
     _loose: set[tuple[int, int, str]] = field(default_factory=set)  # notes that could not be taken back yet
 
     async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
-        """Fold until nothing claimable waits in the shard; returns the rows folded.
+        """Fold until nothing claimable waits in the shard; returns the rows folded."""
+        return (await self.round(tenant, shard, keep_going=keep_going)).rows
+
+    async def round(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> Round:
+        """Fold until nothing claimable waits in the shard.
 
         An event that the rules fail on goes to the dead letters and its neighbours go on (000-09). A batch that fails
         otherwise is cut in half until the row at fault is alone. Lost connections are raised: they blame no event.
         What only a newer release can fold is left to its workers (X-38).
         """
-        limit, total, collisions, is_raised = CLAIM_ROWS_MAX, 0, 0, False
+        limit, total, waited, collisions, is_raised = CLAIM_ROWS_MAX, 0, 0.0, 0, False
         while keep_going():
             try:
                 drained = await self._once(tenant, shard, limit)
@@ -147,18 +162,22 @@ class Drain:
                 limit = max(1, limit // 2)
                 continue
             total += drained.rows
+            waited = max(waited, drained.waited)
             if not drained.was_full:
                 break
             limit = min(CLAIM_ROWS_MAX, limit * 2)
-        return total
+        return Round(total, waited)
 
     async def classroom(self, tenant: int, classroom: str) -> None:
         """Assess one class again because time passed (its `reassess_at`)."""
         held = fold_level.held(tenant)
         async with tenant_transaction(self.pool, tenant, limit_ms=FOLD_MS, settings=held) as connection:
-            if await fold_level.of_tenant(connection, tenant) > self.level:
+            level, server_began = await fold_level.ground_of(connection, tenant)
+            if level > self.level:
                 return  # still due, and found by a newer worker
-            moved = await fold(connection, tenant, Batch.of_classroom(classroom), now=self.clock())
+            recall = self.memory.recall(tenant, server_began=server_began)
+            moved = await fold(connection, tenant, Batch.of_classroom(classroom), now=self.clock(), recall=recall)
+        recall.keep()
         self.live.announce(moved)
 
     async def _once(self, tenant: int, shard: int, limit: int) -> Drained:
@@ -172,9 +191,10 @@ class Drain:
         began = perf_counter()
         try:
             async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
-                level = await fold_level.of_tenant(connection, tenant)
+                level, server_began = await fold_level.ground_of(connection, tenant)
                 if level != self.level:
                     raise OtherLevel(level)
+                recall = self.memory.recall(tenant, server_began=server_began)
                 claimed = await outbox.claim(connection, tenant, shard, limit=limit)
                 self.folded.claimed += len(claimed)
                 refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
@@ -190,7 +210,7 @@ class Drain:
                     span = self.tracer.join("fold batch", _traces(rows), seconds_ago=perf_counter() - began)
                     batch = Batch(tuple(rows), traceparent=span.traceparent if span else None)
                     with within(self.tracer, span):
-                        moved = await self._fold(connection, tenant, batch)
+                        moved = await self._fold(connection, tenant, batch, recall)
                     await outbox.delete(connection, tenant, rows)
                     if attempt.token:
                         await claims.end(
@@ -204,10 +224,12 @@ class Drain:
             self.folded.claimed -= len(claimed)
             if span is not None:
                 span.end(rows=len(attempt.rows), classrooms=len(moved.classrooms), students=len(moved.students))
-        if claimed:
-            self.live.announce(moved)
-            self._count(attempt.rows, perf_counter() - began)
-        return Drained(len(attempt.rows), was_full=len(claimed) == limit or len(attempt.rows) < len(claimed))
+        if not claimed:
+            return Drained(0, was_full=False)
+        recall.keep()
+        self.live.announce(moved)
+        waited = self._count(attempt.rows, perf_counter() - began)
+        return Drained(len(attempt.rows), len(claimed) == limit or len(attempt.rows) < len(claimed), waited)
 
     async def _attempt(self, connection: Connection, tenant: int, shard: int, claimed: list[Claimed]) -> Attempt:
         """What to fold of the locked rows: all of them, unless a worker may have died of some.
@@ -250,10 +272,10 @@ class Drain:
             await claims.take_back(self.pool, tenant, shard, token=token)
             self._loose.discard((tenant, shard, token))
 
-    async def _fold(self, connection: Connection, tenant: int, batch: Batch) -> Moved:
+    async def _fold(self, connection: Connection, tenant: int, batch: Batch, recall: Recall) -> Moved:
         """Fold a batch; raises Unfolded for what is neither a collision, a lost connection nor one event's fault."""
         try:
-            return await fold(connection, tenant, batch, now=self.clock())
+            return await fold(connection, tenant, batch, now=self.clock(), recall=recall)
         except (*COLLIDED, Unfoldable, NewerWord):
             raise
         except Exception as error:
@@ -267,11 +289,13 @@ class Drain:
         self.folded.failures["NEWER_RELEASE"] += 1
         log.warning("left_to_newer_release", extra={"error": type(error).__name__})
 
-    def _count(self, claimed: Sequence[Claimed], seconds: float) -> None:
-        waited = (self.clock() - min(row.received_at for row in claimed)).total_seconds()
-        self.folded.latency.add(max(0.0, waited))
+    def _count(self, claimed: Sequence[Claimed], seconds: float) -> float:
+        """Count a batch; returns how long its oldest row has waited, in seconds."""
+        waited = max(0.0, (self.clock() - min(row.received_at for row in claimed)).total_seconds())
+        self.folded.latency.add(waited)
         self.folded.batches.add(seconds)
         self.folded.rows += len(claimed)
+        return waited
 
     async def _bury(self, tenant: int, event: LearningEvent, error: BaseException) -> None:
         """Set aside the one event that cannot be folded, and rebuild without it what it may be part of already."""

@@ -1,7 +1,7 @@
 """Fold one claimed batch inside its transaction: lock, read the facts, let the rules decide, write what differs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -9,12 +9,13 @@ from itertools import chain
 from typing import Self, TypeAlias
 
 from db import assessment, closing, facts, projection, unrostered
-from db.assessment import ClassOutcome, Counters, FlagKey, StoredFlag, StudentLock
+from db.assessment import ClassOutcome, Counters, StudentLock
 from db.live import Moved
 from db.outbox import Claimed, Waiting
 from db.pool import Connection
-from db.projection import Moves, ViewKey
-from rules.classroom import ClassFacts
+from db.projection import Moves, ViewKey, Wanted
+from jobs.memory import Known, Recall, Surroundings
+from rules.calendar import local_date
 from rules.corrections import by_view
 from rules.evidence import CORRECTION_KINDS, LearningEvent
 from rules.outcome import ViewState, assess_classroom, fold_view, needs_replay, replay_view, transitions
@@ -57,10 +58,16 @@ class Batch:
         found = {row.classroom for row in self.claimed if row.classroom}
         return found | ({self.due_classroom} if self.due_classroom else set())
 
+    @property
+    def touched_classrooms(self) -> set[str]:
+        """The classes whose roster, assignments or policy may have changed, or whose moment has come."""
+        found = {row.classroom for row in self.claimed if row.kind is not Waiting.EVENT and row.classroom}
+        return found | ({self.due_classroom} if self.due_classroom else set())
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a locked batch has to do: new events by view, and the views to rebuild whatever came."""
+    """What a locked batch has to do: new events by view, in total order, and the views to rebuild whatever came."""
 
     new: Mapping[ViewKey, list[LearningEvent]]
     replayed: frozenset[ViewKey]
@@ -78,26 +85,24 @@ class Roster:
         return student in self.students and (not classroom or classroom in self.zones)
 
 
-async def fold(connection: Connection, tenant: int, batch: Batch, *, now: datetime) -> Moved:
+async def fold(connection: Connection, tenant: int, batch: Batch, *, now: datetime, recall: Recall) -> Moved:
     """Fold a batch and save all that it changes; returns what moved, to be published after the commit.
 
     Locks class rows, then student rows, each in key order, before it reads any fact: whoever folds the same class or
-    student next sees all of this or none.
+    student next sees all of this or none. What `recall` knows of them is not read again; `recall.keep` is the caller's,
+    after the commit.
     """
     views_to_replay = await _touched_views(connection, tenant, batch)
-    classrooms = batch.classrooms | {key[1] for key in views_to_replay if key[1]}
+    replayed_classrooms = {key[1] for key in views_to_replay if key[1]}
+    classrooms = batch.classrooms | replayed_classrooms
     students = {row.student for row in batch.claimed if row.student} | {key[0] for key in views_to_replay}
-    counters = await assessment.lock_classrooms(connection, tenant, classrooms) if classrooms else {}
-    locked = await assessment.lock_students(connection, tenant, students, now=now) if students else {}
-    roster = Roster(
-        await facts.rostered_students(connection, tenant, students) if students else set(),
-        await facts.rostered_classrooms(connection, tenant, classrooms) if classrooms else {},
-    )
+    counters, locked = await _locked(connection, tenant, classrooms, students, recall, now=now)
+    recall.begin(counters, locked, touched=batch.touched_classrooms | replayed_classrooms)
+    roster = await _roster_of(connection, tenant, classrooms, locked, recall)
     policies = await facts.policies(connection, tenant, classrooms | {ALL_CLASSES})
     work = await _work_of(connection, tenant, batch, views_to_replay, roster)
-    moves = await _fold_views(connection, tenant, work, roster, policies)
-    moved_keys = moves.moved_keys
-    moved_students = {key[0] for key in moved_keys}
+    moves = await _fold_views(connection, tenant, work, roster, policies, recall)
+    moved_students = {key[0] for key in moves.moved_keys}
     student_changes = {student: locked[student].change_no + 1 for student in moved_students}
     class_changes = {classroom: counters[classroom].change_no + 1 for classroom in counters}
     await projection.save(connection, tenant, moves, class_changes=class_changes, student_changes=student_changes)
@@ -106,13 +111,39 @@ async def fold(connection: Connection, tenant: int, batch: Batch, *, now: dateti
         await closing.reopen(connection, tenant, reopened, now=now)
     traceparent = batch.traceparent
     now = _never_before(now, counters.values())
-    await _assess(connection, tenant, roster.zones, counters, policies, now=now, traceparent=traceparent)
+    await _assess(connection, tenant, roster.zones, counters, policies, recall, now=now, traceparent=traceparent)
+    recall.number({classroom: class_changes[classroom] for classroom in roster.zones}, student_changes)
     return Moved(
         tenant=tenant,
         classrooms=frozenset(counters),
         students=frozenset(moved_students),
         traceparent=traceparent,
     )
+
+
+async def _locked(
+    connection: Connection, tenant: int, classrooms: set[str], students: set[str], recall: Recall, *, now: datetime
+) -> tuple[dict[str, Counters], dict[str, StudentLock]]:
+    """Lock class rows, then student rows."""
+    counters: dict[str, Counters] = {}
+    locked: dict[str, StudentLock] = {}
+    if classrooms:
+        unseen = recall.unseen_classrooms(classrooms)
+        counters = await assessment.lock_classrooms(connection, tenant, classrooms, unseen=unseen)
+    if students:
+        strange = recall.unseen_students(students)
+        locked = await assessment.lock_students(connection, tenant, students, now=now, unseen=strange)
+    return counters, locked
+
+
+async def _roster_of(
+    connection: Connection, tenant: int, classrooms: set[str], locked: Mapping[str, StudentLock], recall: Recall
+) -> Roster:
+    """What the roster knows of what is locked; it forgets no student, so only those who are not known yet are asked."""
+    if strange := locked.keys() - recall.students.keys():
+        recall.meet(await facts.rostered_students(connection, tenant, strange), locked)
+    zones = await facts.rostered_classrooms(connection, tenant, classrooms) if classrooms else {}
+    return Roster(set(recall.students), zones)
 
 
 async def _touched_views(connection: Connection, tenant: int, batch: Batch) -> set[ViewKey]:
@@ -133,8 +164,10 @@ async def _work_of(
     new: dict[ViewKey, list[LearningEvent]] = defaultdict(list)
     replayed = set(views_to_replay)
     strangers = []
-    for entry in logged:
+    for entry in sorted(logged, key=lambda entry: entry.event.key):
         event = entry.event
+        if entry.is_revised:
+            replayed |= {(event.student, event.classroom), (event.student, ALL_CLASSES)}
         if event.kind in CORRECTION_KINDS:
             # It waits under its target's student and class: those views change, whatever the correction says.
             student, classroom = beside[entry.seq]
@@ -149,10 +182,6 @@ async def _work_of(
         await unrostered.set_aside(connection, tenant, strangers)
     if batch.touched_students or views_to_replay:
         await unrostered.bind(connection, tenant, {key[0] for key in views_to_replay})
-    revised = await facts.revised_views(connection, tenant, [entry.event for entry in logged])
-    replayed |= revised | {(student, ALL_CLASSES) for student, _ in revised}
-    corrected = await facts.corrected_views(connection, tenant, [entry.event for entry in logged])
-    replayed |= corrected | {(student, ALL_CLASSES) for student, _ in corrected}
     return Work(new, frozenset(key for key in replayed if key[0] in roster.students))
 
 
@@ -167,54 +196,98 @@ def _reopened(work: Work, locked: Mapping[str, StudentLock]) -> list[str]:
 
 
 async def _fold_views(
-    connection: Connection, tenant: int, work: Work, roster: Roster, policies: Mapping[str, Policy]
+    connection: Connection,
+    tenant: int,
+    work: Work,
+    roster: Roster,
+    policies: Mapping[str, Policy],
+    recall: Recall,
 ) -> Moves:
     """Continue each view from its saved rows where that is sound, rebuild the others from the log."""
     keys = sorted(work.new.keys() | work.replayed)
     moves = Moves()
     if not keys:
         return moves
-    saved = await projection.views(connection, tenant, keys)
-    replayed = {key for key in keys if needs_replay(saved[key], work.new.get(key, []), revised=key in work.replayed)}
-    works = await projection.works(connection, tenant, {k: _items(k, work, replayed) for k in keys if k[1]})
-    standings = await projection.standings(connection, tenant, {k: _concepts(k, work, replayed) for k in keys})
+    saved = await _known_views(connection, tenant, keys, work, recall)
+    replayed = {
+        key for key in keys if needs_replay(saved[key].view, work.new.get(key, ()), revised=key in work.replayed)
+    }
+    rows = Wanted(
+        {key: _items(key, work, replayed) for key in keys if key[1]},
+        {key: _concepts(key, work, replayed) for key in keys},
+    )
+    await _know_rows(connection, tenant, rows, saved)
     history = await _history(connection, tenant, replayed, roster)
     for key in keys:
-        before = ViewState(saved[key], works.get(key, {}), standings[key])
+        known, is_replay = saved[key], key in replayed
+        before = known.state_of(rows.items.get(key, ()), rows.concepts[key])
         is_class, policy = key[1] != ALL_CLASSES, policies[key[1]]
         step: Step
-        if key in replayed:
-            events, step = history.get(key, []), partial(replay_view, policy=policy, is_class=is_class)
+        if is_replay:
+            events = sorted(history.get(key, []), key=lambda event: event.key)
+            step = partial(replay_view, policy=policy, is_class=is_class)
         else:
             events, step = work.new[key], partial(fold_view, before, policy=policy, is_class=is_class)
-        moves.compare(key, before, _folded(events, step), is_replay=key in replayed)
+        after = _folded(events, step)
+        moves.compare(key, before, after, is_replay=is_replay)
+        recall.follow(key, known, before, after, is_replay=is_replay)
     return moves
 
 
+async def _known_views(
+    connection: Connection, tenant: int, keys: Sequence[ViewKey], work: Work, recall: Recall
+) -> dict[ViewKey, Known]:
+    """These views, read as far as they are not known; one that is to be rebuilt is read anyhow, as it may be wrong."""
+    found = {key: None if key in work.replayed else recall.known(key) for key in keys}
+    if unknown := [key for key, known in found.items() if known is None]:
+        for key, view in (await projection.views(connection, tenant, unknown)).items():
+            found[key] = recall.learn(key, view)
+    return {key: known for key, known in found.items() if known is not None}
+
+
+async def _know_rows(connection: Connection, tenant: int, rows: Wanted, saved: Mapping[ViewKey, Known]) -> None:
+    """Read the rows of these views that are wanted and not known; of views to rebuild, all of them."""
+    items: dict[ViewKey, Collection[str] | None] = {}
+    for key, names in rows.items.items():
+        if names is None or (names := [name for name in names if name not in saved[key].works]):
+            items[key] = names
+    concepts: dict[ViewKey, Collection[str] | None] = {}
+    for key, names in rows.concepts.items():
+        if names is None or (names := [name for name in names if name not in saved[key].standings]):
+            concepts[key] = names
+    works = await projection.works(connection, tenant, items) if items else {}
+    for key, names in items.items():
+        saved[key].works = {**saved[key].works, **dict.fromkeys(names)} if names is not None else {}
+        saved[key].works.update(works[key])
+    standings = await projection.standings(connection, tenant, concepts) if concepts else {}
+    for key, names in concepts.items():
+        saved[key].standings = {**saved[key].standings, **dict.fromkeys(names)} if names is not None else {}
+        saved[key].standings.update(standings[key])
+
+
 def _folded(events: Sequence[LearningEvent], step: Step) -> ViewState:
-    """Run the rules over a view's events in order; raises Unfoldable, naming the first event they fail on."""
-    ordered = sorted(events, key=lambda event: event.key)
+    """Run the rules over a view's ordered events; raises Unfoldable, naming the first event they fail on."""
     try:
-        return step(ordered)
+        return step(events)
     except Exception as error:
-        good, bad = 0, len(ordered)  # a fold goes through its events in order: who holds the culprit fails
+        good, bad = 0, len(events)  # a fold goes through its events in order: who holds the culprit fails
         while bad - good > 1:
             middle = (good + bad) // 2
             try:
-                step(ordered[:middle])
+                step(events[:middle])
                 good = middle
             except Exception:
                 bad = middle
-        raise Unfoldable(ordered[bad - 1]) from error
+        raise Unfoldable(events[bad - 1]) from error
 
 
-def _items(key: ViewKey, work: Work, replayed: set[ViewKey]) -> Iterable[str] | None:
+def _items(key: ViewKey, work: Work, replayed: set[ViewKey]) -> Collection[str] | None:
     if key in replayed:
         return None
     return {event.item for event in work.new[key] if event.item is not None}
 
 
-def _concepts(key: ViewKey, work: Work, replayed: set[ViewKey]) -> Iterable[str] | None:
+def _concepts(key: ViewKey, work: Work, replayed: set[ViewKey]) -> Collection[str] | None:
     if key in replayed:
         return None
     return set(chain.from_iterable(event.concepts for event in work.new[key]))
@@ -245,6 +318,7 @@ async def _assess(
     zones: dict[str, str],
     counters: Mapping[str, Counters],
     policies: Mapping[str, Policy],
+    recall: Recall,
     *,
     now: datetime,
     traceparent: str | None,
@@ -252,37 +326,37 @@ async def _assess(
     """Assess each touched class once, over all its active students."""
     if not zones:
         return
-    stored = await assessment.stored_flags(connection, tenant, zones)
-    class_facts = await assessment.class_facts(connection, tenant, zones, now=now)
-    roster_moments = await assessment.next_roster_moments(connection, tenant, zones, now=now)
+    around = await _surroundings(connection, tenant, zones, recall, now=now)
     outcomes = [
-        _outcome(
-            classroom,
-            class_facts[classroom],
-            stored[classroom],
-            counters[classroom],
-            policies[classroom],
-            roster_moment=roster_moments.get(classroom),
-            now=now,
-        )
+        _outcome(classroom, around[classroom], counters[classroom], policies[classroom], now=now)
         for classroom in sorted(zones)
     ]
-    await assessment.save_classes(connection, tenant, outcomes, stored, now=now, traceparent=traceparent)
+    flags = {classroom: found.flags for classroom, found in around.items()}
+    await assessment.save_classes(connection, tenant, outcomes, flags, now=now, traceparent=traceparent)
+
+
+async def _surroundings(
+    connection: Connection, tenant: int, zones: Mapping[str, str], recall: Recall, *, now: datetime
+) -> dict[str, Surroundings]:
+    """What the assessments of these classes read, from the tables as far as it is not known."""
+    found = {c: known for c, z in zones.items() if (known := recall.surroundings(c, zone=z, now=now)) is not None}
+    unknown = {classroom: zone for classroom, zone in zones.items() if classroom not in found}
+    if unknown:
+        stored = await assessment.stored_flags(connection, tenant, unknown)
+        class_facts = await assessment.class_facts(connection, tenant, unknown, now=now)
+        moments = await assessment.next_roster_moments(connection, tenant, unknown, now=now)
+        for c, zone in unknown.items():
+            around = Surroundings(class_facts[c], local_date(now, zone), moments.get(c), stored[c])
+            recall.classes[c].surroundings = found[c] = around
+    return found
 
 
 def _outcome(
-    classroom: str,
-    given: ClassFacts,
-    stored: Mapping[FlagKey, StoredFlag],
-    counters: Counters,
-    policy: Policy,
-    *,
-    roster_moment: datetime | None,
-    now: datetime,
+    classroom: str, around: Surroundings, counters: Counters, policy: Policy, *, now: datetime
 ) -> ClassOutcome:
-    assessed = assess_classroom(given, policy=policy, now=now)
-    changes, memories = transitions({key: flag.memory for key, flag in stored.items()}, assessed, now=now)
-    moments = [moment for moment in (assessed.reassess_at, roster_moment) if moment is not None]
+    assessed = assess_classroom(around.facts, policy=policy, now=now)
+    changes, memories = transitions({key: flag.memory for key, flag in around.flags.items()}, assessed, now=now)
+    moments = [moment for moment in (assessed.reassess_at, around.roster_moment) if moment is not None]
     return ClassOutcome(
         classroom=classroom,
         counters=Counters(counters.change_no + 1, counters.risk_no + len(changes)),

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from arq.worker import Worker as ArqWorker
@@ -33,7 +34,10 @@ ARQ_RESTART_SECONDS = 0.5  # any Redis error ends arq's worker
 REST_SECONDS_MIN = 0.01
 REST_SECONDS_MAX = 0.05
 BULK_ROWS = 500  # of one round: far more than live events bring, so it matters what a row costs
+BULK_WAITED_SECONDS = 1.0  # of its oldest row: nobody waits for these within moments
 BULK_REST_SECONDS_MAX = 0.25
+TURNS = 2  # batches at work: while one is computed, Postgres answers the other
+TURN_SECONDS_MAX = 0.25  # then a batch goes on beside them: they may wait for a lock, or for a slow Postgres
 CANCELS_MAX = 20
 CANCEL_SECONDS = 0.25
 EVERY_TRY = 1_000_000  # arq must never give a drain up: giving up is the fold's decision, not Redis's
@@ -53,6 +57,7 @@ class Workplace:
     _busy: dict[Shard, bool] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _slots: asyncio.Semaphore = field(init=False)
+    _turns: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, TURNS))
     drain: Drain = field(init=False)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -83,17 +88,35 @@ class Workplace:
         self._idle.clear()
         try:
             while self._busy[key] and not self.stop.is_set():
-                self._busy[key] = False
-                async with self._slots:
+                async with self._slots, self._turn():
+                    self._busy[key] = False  # whoever asks from now on knows of rows that this claim may miss
                     began = time.monotonic()
-                    rows = await self.drain.shard(tenant, shard, keep_going=lambda: not self.stop.is_set())
+                    done = await self.drain.round(tenant, shard, keep_going=lambda: not self.stop.is_set())
                     took = time.monotonic() - began
-                if await self._rested(rest_seconds(rows, took)):
+                if await self._rested(rest_seconds(done.rows, took, waited=done.waited)):
                     break
         finally:
             del self._busy[key]
             if not self._busy:
                 self._idle.set()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for a turn, within bounds.
+
+        A process computes on one core: batches that are at work together are each seen only when the last is ready, and
+        whatever is recorded meanwhile waits for the next round. One that waits claims all of it.
+        """
+        try:
+            async with asyncio.timeout(TURN_SECONDS_MAX):
+                await self._turns.acquire()
+        except TimeoutError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def _rested(self, seconds: float) -> bool:
         """Rest; True when the process stops meanwhile."""
@@ -122,14 +145,16 @@ class Workplace:
             log.exception("drain_failed")  # the sweep comes round
 
 
-def rest_seconds(rows: int, took: float) -> float:
-    """How long a shard rests after a round that folded so many rows in so many seconds.
+def rest_seconds(rows: int, took: float, *, waited: float) -> float:
+    """How long a shard rests after a round that folded so many rows, the oldest `waited` old, in so many seconds.
 
     About as long as the round took: the busier the machine, the larger the batches, instead of one transaction for each
-    handful of events. After a bulk the rest may be longer: a batch three times as large writes each standing, view and
-    class once instead of three times, and its last event is seen hardly later.
+    handful of events. In a bulk that is behind anyway the rest may be longer: a batch three times as large writes each
+    standing, view and class once instead of three times, and its last event is seen hardly later. Many rows alone are
+    no bulk: live events that come fast would wait for the rest, be more, and be rested on again.
     """
-    longest = REST_SECONDS_MAX if rows < BULK_ROWS else BULK_REST_SECONDS_MAX
+    is_bulk = rows >= BULK_ROWS and waited >= BULK_WAITED_SECONDS
+    longest = BULK_REST_SECONDS_MAX if is_bulk else REST_SECONDS_MAX
     return min(max(took, REST_SECONDS_MIN), longest)
 
 

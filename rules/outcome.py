@@ -67,7 +67,8 @@ def needs_replay(view: View, events: Sequence[LearningEvent], *, revised: bool) 
     if revised:
         return True
     last = view.last
-    if last is not None and any(event.key <= last for event in events):
+    # The instants differ nearly always, and a key is made anew each time it is asked for.
+    if last is not None and any(event.occurred_at <= last[0] and event.key <= last for event in events):
         return True
     attempts = [attempt for event in events if (attempt := attempt_of(event)) is not None]
     return len(attempts) != len(set(attempts))
@@ -83,13 +84,10 @@ def fold_view(state: ViewState, events: Sequence[LearningEvent], *, policy: Poli
     if not events:
         return state
     works, standings = dict(state.works), dict(state.standings)
-    last, last_active_at = state.view.last, state.view.last_active_at
+    last_active_at = state.view.last_active_at
     touched: dict[str, None] = {}
+    _in_order(state.view.last, events)
     for event in events:
-        key = event.key
-        if last is not None and key <= last:
-            raise OutOfOrder(after=last, got=key)
-        last = key
         if EFFECTS[event.kind].is_active:
             last_active_at = event.occurred_at
         for concept in event.concepts:
@@ -107,6 +105,19 @@ def fold_view(state: ViewState, events: Sequence[LearningEvent], *, policy: Poli
         state.view, earlier=state.works, works=works, touched=touched, last=last, last_active_at=last_active_at
     )
     return ViewState(view, works, standings)
+
+
+def _in_order(last: EvidenceKey | None, events: Sequence[LearningEvent]) -> None:
+    """Raise OutOfOrder where an event does not sort after the one before, the first after `last`."""
+    last_at = None if last is None else last[0]
+    before: LearningEvent | None = None
+    for event in events:
+        at = event.occurred_at
+        if last_at is not None and at <= last_at:  # at another instant there is nothing more to compare
+            after = last if before is None else before.key
+            if after is not None and event.key <= after:
+                raise OutOfOrder(after=after, got=event.key)
+        before, last_at = event, at
 
 
 def replay_view(events: Sequence[LearningEvent], *, policy: Policy, is_class: bool) -> ViewState:

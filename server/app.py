@@ -18,6 +18,7 @@ from db.pool import UnknownTenant
 from db.recorder import Recorder
 from db.wake import Wake
 from graph.budgets import Budgets
+from graph.direct import Direct
 from graph.documents import Documents
 from graph.events import EventStreams
 from graph.gate import Gate
@@ -31,6 +32,7 @@ from server.embedded import Addresses
 from server.engine import Means, means
 from server.health import health_of
 from server.identity import Identity, KeySet, SharedSecret
+from server.lane import lane_of
 from server.metrics import Operations, Parts
 from server.observing import VERSION, Observing, observing
 from server.pages.graphiql import GraphiQL
@@ -89,10 +91,12 @@ class Api:
         documents = Documents(
             schema,
             excuse=excuse,
+            with_suggestions=settings.graphiql,  # where the schema is shown, a mistyped name is told the right one
             trusted=trusted_by(settings),
             only_trusted=settings.documents == "trusted",
         )
-        authenticate = identity_of(settings, opened).viewer_of
+        identity = identity_of(settings, opened)
+        authenticate = identity.viewer_of
         gate = Gate(places=settings.max_concurrent_requests, budgets=_budgets(settings))
         http = GraphQLHTTP(
             documents=documents,
@@ -146,8 +150,9 @@ class Api:
             ],
             middleware=_cors(settings.cors_origins),
         )
-        # CORS stands in front of every path, so only where there is none GraphQL goes past the routing.
-        self.app: ASGIApp = routed if settings.cors_origins else _past_routing(routed)
+        # CORS stands in front of every path, so only where there is none GraphQL goes past the routing, and past ASGI.
+        self.app: ASGIApp = routed if settings.cors_origins else past_routing(routed)
+        self.protocol = UVICORN["http"] if settings.cors_origins else lane_of(Direct(http, identity.known))
 
     async def about(self, request: Request) -> Response:
         """The live page for browsers; for everyone else, what this is (003-23)."""
@@ -190,7 +195,7 @@ class Api:
         await self.wake.aclose()
 
 
-def _past_routing(routed: Starlette) -> ASGIApp:
+def past_routing(routed: Starlette) -> ASGIApp:
     """Hand requests of /graphql straight to their endpoint: routing cost a recorded event a twentieth of its CPU."""
     (graphql,) = (route.app for route in routed.routes if isinstance(route, Route) and route.path == "/graphql")
 
@@ -242,7 +247,11 @@ async def serve_api(
         opened.live.listen()
         api = Api(settings, opened, watched, logins=logins)
         config = uvicorn.Config(
-            api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=settings.shutdown_seconds, **UVICORN
+            api.app,
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+            **UVICORN | {"http": api.protocol},
         )
         server = QuietServer(config)
         listener = listen(settings.host, settings.port)

@@ -296,8 +296,9 @@ def publish(settings: Settings, progress: Progress) -> None:
 def shown(said: Mapping[str, Any]) -> str:
     """The URLs, the tokens and two queries, as a person reads them."""
     ids, url = said["ids"], said["graphqlUrl"]
-    lines = ["", f"GraphQL    {url}", f"WebSocket  {said['wsUrl']}  (graphql-transport-ws)"]
     root = url.removesuffix("/graphql")
+    lines = ["", f"Live page  {root}/#/class/{ids['classroom']}  (as its teacher)"]
+    lines += [f"GraphQL    {url}", f"WebSocket  {said['wsUrl']}  (graphql-transport-ws)"]
     lines += [f"GraphiQL   {root}/graphiql  (a tab for each use, a token for each role)"]
     lines += [f"Health     {root}/health", "", "Tokens, for 24 hours:"]
     lines += [f"  {role:19}{token}" for role, token in said["tokens"].items()]

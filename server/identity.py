@@ -108,6 +108,16 @@ class Proof:
     begins_at: datetime | None
     at: datetime
 
+    def bearer(self, now: datetime) -> Viewer:
+        """Who shows the token at this moment. Raises BadCredential or ExpiredCredential."""
+        if self.begins_at is not None and self.begins_at > now + LEEWAY:
+            raise BadCredential
+        if self.viewer.expires_at > now + LIFE_MAX + LEEWAY:
+            raise BadCredential
+        if self.viewer.expires_at + LEEWAY <= now:
+            raise ExpiredCredential
+        return self.viewer
+
 
 class Identity:
     """The verifier of tokens: `viewer_of` is all that the edge needs."""
@@ -130,14 +140,17 @@ class Identity:
         proof = self._proven.get(token)
         if proof is None or not proof.at <= now < proof.at + PROOF_HOLDS:
             proof = await self._prove(token, now)
-        viewer = proof.viewer
-        if proof.begins_at is not None and proof.begins_at > now + LEEWAY:
-            raise BadCredential
-        if viewer.expires_at > now + LIFE_MAX + LEEWAY:
-            raise BadCredential
-        if viewer.expires_at + LEEWAY <= now:
-            raise ExpiredCredential
-        return viewer
+        return proof.bearer(now)
+
+    def known(self, token: str) -> Viewer | None:
+        """The bearer of a token that was proven within the last minute and holds now; None says nothing."""
+        proof, now = self._proven.get(token), self._clock()
+        if proof is None or not proof.at <= now < proof.at + PROOF_HOLDS:
+            return None
+        try:
+            return proof.bearer(now)
+        except (BadCredential, ExpiredCredential):
+            return None
 
     async def _prove(self, token: str, now: datetime) -> Proof:
         """Verify a token and remember it for a minute: a machine shows the same one with every request.

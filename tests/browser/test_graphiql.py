@@ -82,6 +82,20 @@ async def test_another_role_is_another_viewer(window: Window) -> None:
     await expect(window.page.locator(".result-window")).to_contain_text('"dashboard": null')
 
 
+async def test_a_tab_is_asked_as_the_role_that_it_names_until_another_is_chosen(window: Window) -> None:
+    await window.page.locator(".graphiql-tab-button", has_text="StudentMastery").click()
+    await expect(window.page.get_by_label("Ask as")).to_have_value("student")
+    await window.page.locator(".graphiql-tab-button", has_text="ClassDashboard").click()
+    await expect(window.page.get_by_label("Ask as")).to_have_value("teacher")
+
+    await window.page.get_by_label("Ask as").select_option("student")
+    await window.page.locator(".graphiql-tab-button", has_text="LiveRisk").click()
+
+    await run_tab(window, "ClassDashboard")
+    await expect(window.page.get_by_label("Ask as")).to_have_value("student")
+    await expect(window.page.locator(".result-window")).to_contain_text('"dashboard": null')
+
+
 async def test_a_subscription_hears_what_is_recorded_after_it_began(window: Window, place: Station) -> None:
     await run_tab(window, "LiveMastery")
     await expect(window.page.locator(".result-window")).to_contain_text('"kind": "READY"')

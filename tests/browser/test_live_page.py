@@ -118,6 +118,40 @@ async def test_a_restarted_service_is_found_again(window: Window, school: School
     await expect(page.locator(".activity li").first).to_contain_text("Ada Lovelace viewed content")
 
 
+@pytest.mark.feature("X-29", "003-30")
+async def test_a_token_that_ended_while_the_service_was_away_is_no_reason_to_stay_away(
+    window: Window, school: School
+) -> None:
+    page = window.page
+
+    await school.stop_api()
+    for _try in range(2):  # five seconds apart: the token, good for six, has ended by then
+        async with page.expect_request("**/sign-in", timeout=20_000):
+            pass
+    await school.start_api()
+    await live(page)
+
+    await school.record("ada", "CONTENT_VIEWED", contentId="afterwards")
+    await expect(page.locator(".activity li").first).to_contain_text("Ada Lovelace viewed content")
+
+
+async def test_who_looks_at_another_page_was_not_interrupted(browser: Browser, school: School) -> None:
+    origin = f"http://127.0.0.1:{school.port}"
+
+    async with opened(browser, origin) as window:
+        page = window.page
+        async with page.expect_websocket() as opening:
+            await page.goto(f"{origin}/#/class/7b")
+        await live(page)
+        async with (await opening.value).expect_event("close"):  # nobody listens, so the line is put down
+            await page.goto(f"{origin}/#/")
+        await page.goto(f"{origin}/#/class/7b")
+        await live(page)
+
+        await page.locator(".freshness summary").click()
+        await expect(page.locator(".freshness .records")).to_contain_text("has not been interrupted")
+
+
 @pytest.mark.feature("003-30")
 async def test_a_token_that_ends_is_renewed_and_the_stream_goes_on(window: Window, school: School) -> None:
     page = window.page

@@ -221,6 +221,70 @@ async def test_a_print_holds_the_numbers_and_no_controls(browser: Browser, place
 
     async with looking(browser, place, "/class/7b") as window:
         await expect(window.page.get_by_role("heading", name="Class 7b")).to_be_visible()
+        await window.page.locator(".freshness summary").click()
         await window.page.emulate_media(media="print")
         await expect(window.page.locator(".theme")).to_be_hidden()
+        await expect(window.page.locator(".records")).to_be_hidden()  # it would lie over the numbers
         await expect(window.page.get_by_text("33.3 %")).to_be_visible()
+
+
+async def test_a_print_holds_every_row_of_the_heat_map(browser: Browser, place: Station) -> None:
+    await place.district.rates(active_students=300)
+    await place.district.run(FILL_CLASS, 300, NOW, CONCEPTS)
+
+    async with looking(browser, place, "/class/7b") as window:
+        page = window.page
+        await expect(page.get_by_text("300 of 300 students")).to_be_visible()
+        assert await page.locator(".heat .who").count() < 60
+        # As the browser's own print does: told just before, with no time to wait for.
+        printed = await page.evaluate(
+            "async () => { dispatchEvent(new Event('beforeprint')); await null; await null;"
+            " return document.querySelectorAll('.heat .who').length; }"
+        )
+        await page.evaluate("dispatchEvent(new Event('afterprint'))")
+        await expect(page.locator('[aria-rowindex="302"]')).to_have_count(0)
+
+    assert printed == 300
+
+
+async def test_work_and_concepts_are_called_by_their_names(browser: Browser, place: Station) -> None:
+    await a_school_day(place.district)
+    await place.district.put("concept", concept="fractions", name="Fractions", kind="CONCEPT", subject="maths")
+    await place.district.event("e2", "zoe", kind="SUBMISSION_CREATED", assignment="hw1", concepts=["fractions"])
+    await place.district.event("e3", "zoe", concepts=["fractions"])
+
+    async with looking(browser, place, "/class/7b") as window:
+        page = window.page
+        activity = page.locator(".activity ol")
+        await expect(activity).to_contain_text("Zoë handed in Work hw1")
+        await expect(activity).to_contain_text("Zoë viewed content about Fractions")
+        await page.goto(page.url.partition("#")[0] + "#/class/7b/student/zoe")
+        await expect(page.locator(".timeline")).to_contain_text("handed in Work hw1")
+
+
+async def test_a_students_class_leads_to_their_own_page(browser: Browser, place: Station) -> None:
+    await a_school_day(place.district)
+    await place.district.classroom("8c")
+    await place.district.enroll("ann", "8c")
+
+    async with looking(browser, place, "/", query="?as=student") as window:
+        await window.page.get_by_role("link", name="Class 7b").click()
+        await expect(window.page.get_by_role("heading", name="Ann Abel")).to_be_visible()
+        await expect(window.page.get_by_role("heading", name="Flags")).to_be_hidden()  # the staff's alone
+
+
+async def test_the_list_of_classes_says_how_each_is_doing(browser: Browser, place: Station) -> None:
+    await a_school_day(place.district)
+    await place.district.classroom("8c")
+    await place.district.teach("teacher", "8c")
+
+    async with looking(browser, place, "/") as window:
+        card = window.page.locator(".classes > li", has_text="Class 7b")
+        await expect(card).to_contain_text("5 students")
+        await expect(card).to_contain_text("Completed33 %")
+        await expect(card).to_contain_text("Averageno data")
+        await expect(card).to_contain_text("High 1")
+        assert await serious_findings(window.page) == []
+        await expect(window.page.get_by_text("signed in as teacher (teacher)")).to_be_visible()
+        await card.click()
+        await expect(window.page.get_by_role("heading", name="Class 7b")).to_be_visible()

@@ -56,6 +56,23 @@ async def test_a_hostile_document_costs_no_more_than_reading_it(case: str, docum
     assert used < CPU_SECONDS_MAX
 
 
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.feature("003-36")
+async def test_suggesting_the_right_name_costs_a_hostile_document_no_more(case: str) -> None:
+    text, expected = HOSTILE[case]
+    documents = Documents(toy_schema(), with_suggestions=True)
+    await answer(documents, "{ pupil { name } }")
+
+    begun = process_time()
+    got = await answer(documents, text)
+    used = process_time() - begun
+
+    assert (code(got) if got.errors else None) == expected
+    assert len(got.errors) <= 5
+    assert all(len(error["message"]) <= 500 for error in got.errors)
+    assert used < CPU_SECONDS_MAX
+
+
 async def test_a_known_document_is_neither_parsed_nor_validated_again(documents: Documents) -> None:
     first = documents.plan("{ pupil { name } }", None)
 

@@ -31,6 +31,7 @@ from rules.access import FIELD_ROLES, INTEGRATOR_SCOPES, Role, Scope, Viewer
 from tests.house.test_schema import ROOTS, operations
 from tests.rows.district import NOW, TODAY, District, open_district
 from tests.rows.office import Bell
+from tests.rows.reading import decoded
 
 pytestmark = [pytest.mark.feature("003-29")]
 
@@ -390,7 +391,7 @@ class World:
 
     async def ask(self, who: Person, text: str, variables: dict[str, Any] | None = None) -> Answer:
         context = begin(self.engine, self.viewer(who), "test")
-        return await DOCUMENTS.execute(DOCUMENTS.plan(text, None), variables or {}, context)
+        return decoded(await DOCUMENTS.execute(DOCUMENTS.plan(text, None), variables or {}, context))
 
     async def first_message(self, who: Person, text: str) -> Answer:
         context = begin(self.engine, self.viewer(who), "test")

@@ -37,10 +37,10 @@ async def killed_by(mill: Mill, monkeypatch: pytest.MonkeyPatch, event_id: str, 
     [(bad_seq,)] = await mill.rows("select seq from event where tenant = $1 and event_id = $2", event_id)
     working = fold_module.fold
 
-    async def fold(connection: Connection, tenant: int, batch: Batch, *, now: datetime) -> Any:
+    async def fold(connection: Connection, tenant: int, batch: Batch, **given: Any) -> Any:
         if any(row.seq == bad_seq for row in batch.claimed):
             raise how
-        return await working(connection, tenant, batch, now=now)
+        return await working(connection, tenant, batch, **given)
 
     async def nothing(*_: Any, **__: Any) -> None: ...
 
@@ -157,12 +157,12 @@ async def test_the_attempt_of_a_worker_that_lives_slows_nobody_down(
     folded: list[int] = []
     working = fold_module.fold
 
-    async def fold(connection: Connection, tenant: int, batch: Batch, *, now: datetime) -> Any:
+    async def fold(connection: Connection, tenant: int, batch: Batch, **given: Any) -> Any:
         folded.append(len(batch.claimed))
         if len(folded) == 1:
             monkeypatch.setattr(drain_module, "CLAIM_ROWS_MAX", 100)
             assert await mill.drain.shard(mill.tenant, SHARD) == 12
-        return await working(connection, tenant, batch, now=now)
+        return await working(connection, tenant, batch, **given)
 
     monkeypatch.setattr(drain_module, "fold", fold)
     monkeypatch.setattr(drain_module, "CLAIM_ROWS_MAX", 6)
@@ -207,10 +207,10 @@ from db.outbox import SHARDS
 database_url, redis_url, tenant, bad_seq = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 working = fold.fold
 
-async def fatal(connection, of_tenant, batch, *, now):
+async def fatal(connection, of_tenant, batch, **given):
     if any(row.seq == bad_seq for row in batch.claimed):
         os.kill(os.getpid(), signal.SIGKILL)
-    return await working(connection, of_tenant, batch, now=now)
+    return await working(connection, of_tenant, batch, **given)
 
 drain.fold = fatal
 

@@ -137,10 +137,10 @@ async def test_a_row_that_fails_otherwise_is_found_by_halving_and_dies_alone(
     working = fold_module.fold
     [(bad_seq,)] = await mill.rows("select seq from event where tenant = $1 and event_id = 'e5'")
 
-    async def fails(connection: Connection, tenant: int, batch: Batch, *, now: datetime) -> Any:
+    async def fails(connection: Connection, tenant: int, batch: Batch, **given: Any) -> Any:
         if any(row.seq == bad_seq for row in batch.claimed):
             raise OverflowError
-        return await working(connection, tenant, batch, now=now)
+        return await working(connection, tenant, batch, **given)
 
     monkeypatch.setattr(drain_module, "fold", fails)
     await mill.fold()
@@ -158,9 +158,9 @@ async def test_a_batch_too_slow_for_its_transaction_is_folded_in_smaller_ones(
     await mill.record(*(graded(f"e{n}", f"s{1 + n % 2}", 0.5, at=n) for n in range(40)))
     working = fold_module.fold
 
-    async def slow(connection: Connection, tenant: int, batch: Batch, *, now: datetime) -> Any:
+    async def slow(connection: Connection, tenant: int, batch: Batch, **given: Any) -> Any:
         await asyncio.sleep(0.5 if len(batch.claimed) > 20 else 0)
-        return await working(connection, tenant, batch, now=now)
+        return await working(connection, tenant, batch, **given)
 
     monkeypatch.setattr(drain_module, "fold", slow)
     monkeypatch.setattr(drain_module, "FOLD_MS", 250)

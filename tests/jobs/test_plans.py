@@ -57,12 +57,7 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
         [TENANT, list(range(1, 501)), [RECEIVED] * 500, RECEIVED, RECEIVED],
     ),
     "LOG_OF_STUDENTS": (facts.LOG_OF_STUDENTS, [TENANT, _students]),
-    "REVISED": (facts.REVISED, [TENANT, _students, _classes, ["lms"] * 30, ["s1"] * 30, ["e1"] * 30]),
     "REGRADES": (facts.REGRADES, [TENANT, [3, 7, 11]]),
-    "CORRECTED": (
-        facts.CORRECTED,
-        [TENANT, _students, _classes, ["hw1"] * 30, ["lms"] * 30, ["e1"] * 30, ["s1"] * 30],
-    ),
     "EVENT_TARGETS": (corrections.EVENT_TARGETS, [TENANT, [1], ["lms"], ["e1"]]),
     "SUBMISSION_TARGETS": (corrections.SUBMISSION_TARGETS, [TENANT, [1], ["lms"], ["s1"], [""], ["QUIZ_ATTEMPT"]]),
     "ITEM_TARGETS": (corrections.ITEM_TARGETS, [TENANT, [1], ["c1-s1"], ["c1"], ["hw1"], ["QUIZ_ATTEMPT"]]),
@@ -88,7 +83,7 @@ _numbers = count(1)
 
 
 async def filled(server_url: str, knowledge: str, *, events: int = 50_000) -> str:
-    """A database of its own with a backlog; `knowledge` says when its tables were analyzed."""
+    """A database of its own with a backlog; `knowledge` says when its tables were analyzed, or that they are empty."""
     name = f"plans_{next(_numbers)}"
     owner = await asyncpg.connect(server_url)
     await owner.execute(f"create database {name}")
@@ -100,6 +95,8 @@ async def filled(server_url: str, knowledge: str, *, events: int = 50_000) -> st
     try:
         for table in await _leaves(connection):
             await connection.execute(f"alter table {table} set (autovacuum_enabled = false)")
+        if knowledge == "empty":
+            return url
         if knowledge == "analyzed empty":
             await connection.execute("analyze")
         for statement in FILL.replace("50000", str(events)).split(";")[:-1]:
@@ -191,6 +188,21 @@ async def test_a_claim_of_a_backlog_reads_the_outbox_in_fold_order_without_sorti
     plan = await plan_of(backlog, "CLAIM", is_generic=True)
 
     assert [scan["Index Name"] for scan in scans(plan)] == ["outbox_pkey"]
+    assert not any("Sort" in part["Node Type"] for part in _parts(plan))
+
+
+@pytest.mark.feature("000-08")
+@pytest.mark.parametrize("is_generic", [False, True], ids=["these values", "any values"])
+async def test_a_plan_made_for_the_first_standing_serves_the_thousandth(
+    servers: EmbeddedServers, is_generic: bool
+) -> None:
+    connection = await asyncpg.connect(await filled(servers.addresses.database_url, "empty"))
+    try:
+        plan = await plan_of(connection, "STANDINGS", is_generic=is_generic)
+    finally:
+        await connection.close()
+
+    assert [scan["Index Name"] for scan in scans(plan)] == ["standing_pkey", "standing_pkey"]
     assert not any("Sort" in part["Node Type"] for part in _parts(plan))
 
 

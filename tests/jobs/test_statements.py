@@ -36,6 +36,7 @@ SENT_OTHERWISE = {
     "health": {"'select 1'"},
     "outbox": {"BY_PLACE"},  # a setting
     "migrate": None,  # run once by the owner before anything starts
+    "pages": {"statement"},  # CLASS_PAGE or STUDENT_PAGE, or a part of it
     "pool": None,  # BEGIN with its settings, COMMIT, ROLLBACK
 }
 """What is sent and is no constant: of these modules, these arguments (None = whatever it says)."""

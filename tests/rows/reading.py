@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
@@ -19,6 +20,7 @@ from graph.nodes import NodeQuery
 from graph.request import Engine, begin
 from graph.scalars import SCALARS
 from graph.students import StudentQuery
+from graph.together import Together
 from rules.access import Role, Scope, Viewer
 from tests.rows.district import NOW
 
@@ -60,14 +62,21 @@ class Reader:
         counted = CountingPool(self.pool)
         self.asked = counted.asked
         viewer = Viewer(self.tenant, self.key, frozenset(self.roles), EXPIRY, frozenset(self.scopes))
-        engine = cast(Engine, SimpleNamespace(pool=counted, clock=self.clock))
-        return await DOCUMENTS.execute(DOCUMENTS.plan(document, None), variables, begin(engine, viewer, "test"))
+        engine = cast(Engine, SimpleNamespace(pool=counted, clock=self.clock, together=Together()))
+        return decoded(
+            await DOCUMENTS.execute(DOCUMENTS.plan(document, None), variables, begin(engine, viewer, "test"))
+        )
 
     async def data(self, document: str, **variables: Any) -> Any:
         """The data of an operation that must not fail."""
         answer = await self.ask(document, **variables)
         assert answer.errors == ()
         return answer.data
+
+
+def decoded(answer: Answer) -> Answer:
+    """The answer with its data as a client reads it, whoever wrote it."""
+    return replace(answer, data=msgspec.json.decode(msgspec.json.encode(answer.data)))
 
 
 class CountingPool:

@@ -1,7 +1,7 @@
 """Asking about classes, schools, viewers and the intake as a client does, with the statements counted."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
@@ -19,10 +19,11 @@ from graph.scalars import SCALARS
 from graph.schools import SchoolQuery
 from graph.service import ServiceQuery
 from graph.students import StudentQuery
+from graph.together import Together
 from graph.viewers import ViewerQuery
 from rules.access import Role, Scope, Viewer
 from tests.rows.district import NOW, District
-from tests.rows.reading import EXPIRY, CountingPool
+from tests.rows.reading import EXPIRY, CountingPool, decoded
 
 
 @strawberry.type
@@ -54,7 +55,9 @@ class Asker:
             self.tenant, self.key, frozenset(self.roles), EXPIRY, frozenset(self.scopes), sources=self.sources
         )
         engine = cast(Engine, _Means(pool=counted, clock=self.clock))
-        answer = await DOCUMENTS.execute(DOCUMENTS.plan(document, None), variables, begin(engine, viewer, "test"))
+        answer = decoded(
+            await DOCUMENTS.execute(DOCUMENTS.plan(document, None), variables, begin(engine, viewer, "test"))
+        )
         self.statements = sum(counted.asked.values())
         return answer
 
@@ -74,6 +77,7 @@ class Asker:
 class _Means:
     pool: Any
     clock: Any
+    together: Together = field(default_factory=Together)
 
 
 def of(district: District, key: str, *roles: Role, scopes: set[Scope] | None = None, **more: Any) -> Asker:

@@ -20,6 +20,7 @@ from db.live import Live
 from db.pool import Pool
 from graph.access import core_of
 from graph.schema import schema
+from rules.access import Role
 from server.commands import parser, run_api
 from server.demo import tokens_of
 from server.pages.files import FILE_BYTES_MAX, Content, Shelf, TooLarge, accepts_gzip
@@ -234,6 +235,23 @@ async def test_where_it_is_off_nothing_is_there(pool: Pool, live: Live, redis_ur
         answers = [await place.http.get(path) for path in ("/graphiql", "/graphiql/logins", "/pages/boot.js")]
 
     assert [answer.status_code for answer in answers] == [404, 404, 404]
+
+
+@pytest.mark.parametrize(
+    ("graphiql", "told"),
+    [
+        ("on", "Cannot query field 'clasroom' on type 'Query'. Did you mean 'classroom'?"),
+        ("off", "Cannot query field 'clasroom' on type 'Query'."),
+    ],
+)
+@pytest.mark.feature("003-63")
+async def test_a_mistyped_name_is_told_the_right_one_where_the_schema_is_shown(
+    pool: Pool, live: Live, redis_url: str, graphiql: str, told: str
+) -> None:
+    async with station(pool, live, redis_url, GRAPHIQL=graphiql) as place:
+        answer = await place.post(place.token("teacher", Role.TEACHER), '{ clasroom(id: "7b") { name } }')
+
+    assert [error["message"] for error in answer.json()["errors"]] == [told]
 
 
 async def test_the_schema_is_there_to_be_fetched_as_it_is_committed(pool: Pool, live: Live, redis_url: str) -> None:

@@ -20,6 +20,7 @@ from db.pool import Pool, tenant_transaction
 from db.recorder import Recorder
 from db.wake import Wake, Waker
 from graph.corrections import CorrectionMutation
+from graph.direct import Direct
 from graph.documents import Documents
 from graph.gate import Gate
 from graph.http import GraphQLHTTP
@@ -30,6 +31,7 @@ from graph.service import ServiceQuery
 from rules.access import Role, Scope
 from server.app import excuse
 from server.identity import Identity, SharedSecret, mint
+from server.lane import lane_of
 from server.serving import UVICORN, listen
 from tests.rows.district import NOW, District
 from tests.support.tenants import fresh_tenant
@@ -174,11 +176,12 @@ async def intake_served(
     wake = Wake(waker)
     recorder = Recorder(pool, clock=clock, wake=wake, live=live)
     engine = Engine(clock=clock, pool=pool, recorder=recorder, wake=wake, live=live)
-    authenticate = Identity(SharedSecret(SECRET), clock=clock).viewer_of
+    identity = Identity(SharedSecret(SECRET), clock=clock)
     documents = Documents(SCHEMA, excuse=excuse)
-    http = GraphQLHTTP(documents=documents, engine=engine, authenticate=authenticate, gate=Gate(places=100))
+    http = GraphQLHTTP(documents=documents, engine=engine, authenticate=identity.viewer_of, gate=Gate(places=100))
+    served = {**UVICORN, "http": lane_of(Direct(http, identity.known))}
     server = _Server(
-        uvicorn.Config(Starlette(routes=[Route("/graphql", http)]), **UVICORN, lifespan="off", log_config=None)
+        uvicorn.Config(Starlette(routes=[Route("/graphql", http)]), **served, lifespan="off", log_config=None)
     )
     listener = listen("127.0.0.1", 0)
     running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -254,10 +254,32 @@ MUTANTS = (
         )
     ),
     Mutant(
+        "page: a class shown to whoever asks",
+        (
+            ("db/class_pages.py", "case when ties.is_teacher or a.is_admin then <classroom> end", "<classroom>"),
+            ("graph/pages.py", " or not self.may_see(viewer, ask, found)", ""),
+        ),
+        ("tests/graph/test_pages.py",),
+    ),
+    *(
+        Mutant(f"page: {name}", ((file, old, new),), ("tests/graph/test_pages.py",))
+        for name, file, old, new in (
+            ("a student shown to whoever asks", "graph/pages.py", " or not self.may_see(viewer, ask, found)", ""),
+            ("a doubt written out", "graph/pages.py", " or DOUBT in found.text", ""),
+            ("names shown to machines", "graph/pages.py", "            return None  # a machine that reads sees no names\n", "            pass\n"),
+            ("answers that change places", "graph/together.py", "zip(taken.values(), found", "zip(reversed(taken.values()), found"),
+            ("the events of those who left", "db/class_pages.py", "<= $2 + interval '24 hours' {behind} and {_ENROLLED}", "<= $2 + interval '24 hours' {behind}"),
+            ("what was voided shown to the student", "db/student_pages.py", "array['EVENT_VOIDED', 'SUBMISSION_REGRADED'])", "array['SUBMISSION_REGRADED'])"),
+            ("consent that was revoked", "db/student_pages.py", " and g.revoked_at is null", ""),
+            ("a position that is not counted yet", "graph/pages.py", "found.seq < seq_min", "found.seq < 0"),
+            ("half rounded up", "db/student_pages.py", " and (g.score_sum / g.score_count) % 2 = 1", ""),
+        )
+    ),
+    Mutant(
         "board: shown to whoever asks",
         (
             ("db/boards.py", "case when ties.is_teacher or $5::boolean then <classroom> end", "<classroom>"),
-            ("graph/boards.py", "found.text is None or not may_see_board(viewer, found)", "found.text is None"),
+            ("graph/boards.py", "            or not may_see_class(viewer, is_teacher=found.is_teacher, is_enrolled=found.is_enrolled)\n", ""),
         ),
         ("tests/graph/test_boards.py",),
     ),
@@ -270,7 +292,7 @@ MUTANTS = (
             ("every policy of the class", "db/boards.py", " and p.version = k.policy_version", ""),
             ("who has left the class", "db/boards.py", "and m.started <= today.day and (m.ended is null or m.ended > today.day)\n        order", "and m.started <= today.day\n        order"),
             ("teachers among the rows", "db/boards.py", "m.role = 'STUDENT' and m.started <= today.day\n", "m.started <= today.day\n"),
-            ("microseconds cut to milliseconds", "db/boards.py", "SS.US", "SS.MS"),
+            ("microseconds cut to milliseconds", "db/written.py", "SS.US", "SS.MS"),
         )
     ),
 )  # fmt: skip

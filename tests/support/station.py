@@ -141,7 +141,9 @@ async def station(
     settings = Settings.read(SETTINGS | more)
     api = Api(settings, opened, Observing(settings, sink, sampling, sampling), logins=logins)
     workplace = Workplace(pool=pool, clock=lambda: NOW, live=live, waker=waker, concurrency=2, tracer=sampling)
-    server = StartedServer(uvicorn.Config(api.app, **UVICORN, lifespan="off", log_config=None))
+    server = StartedServer(
+        uvicorn.Config(api.app, **{**UVICORN, "http": api.protocol}, lifespan="off", log_config=None)
+    )
     listener = listen("127.0.0.1", 0)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     await server.ready.wait()

@@ -31,10 +31,26 @@ function offer(logins) {
   document.getElementById("roles").hidden = false;
   roleField.value = "teacher" in logins ? "teacher" : roleField.value;
   tokenField.value = logins[roleField.value];
-  roleField.addEventListener("change", () => {
-    tokenField.value = logins[roleField.value];
-    document.getElementById("viewer").requestSubmit();
-  });
+  roleField.addEventListener("change", () => become(roleField.value, logins));
+}
+
+function become(role, logins) {
+  roleField.value = role;
+  tokenField.value = logins[role];
+  document.getElementById("viewer").requestSubmit();
+}
+
+// Each tab of ours says who asks: "# Ask as: admin". Going to one becomes that role, until a role is chosen by hand.
+function followTabs(logins) {
+  let before = 0;
+  let isChosen = false;
+  roleField.addEventListener("change", () => (isChosen = true));
+  return ({ tabs, activeTabIndex }) => {
+    if (activeTabIndex === before) return; // typing is told too
+    before = activeTabIndex;
+    const [, role] = /^# Ask as: (\w+)/m.exec(tabs[activeTabIndex]?.query ?? "") ?? [];
+    if (!isChosen && role in logins && role !== roleField.value) become(role, logins);
+  };
 }
 
 async function start() {
@@ -46,6 +62,7 @@ async function start() {
   place.textContent = "";
   const root = ReactDOM.createRoot(place);
   const plugins = [GraphiQLPluginExplorer.explorerPlugin()];
+  const followed = followTabs(logins);
   const show = () =>
     root.render(
       React.createElement(GraphiQL, {
@@ -54,6 +71,7 @@ async function start() {
         defaultEditorToolsVisibility: false,
         shouldPersistHeaders: false,
         plugins,
+        onTabChange: followed,
       }),
     );
   document.getElementById("viewer").addEventListener("submit", (event) => {

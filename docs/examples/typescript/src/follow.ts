@@ -25,11 +25,15 @@ const client = createClient({
   // The client insists on a text; where a document goes by its id, the empty text is left out of what is sent.
   jsonMessageReplacer: (key, value: unknown) => (key === "query" && value === "" ? undefined : value),
   on: {
-    opened: (opened) => (socket = opened as WebSocket),
+    // Not when it is opened: a token that is sent before the connection is initialised ends it (4401).
+    connected: (opened) => (socket = opened as WebSocket),
     // A peer that has silently gone answers no ping: the line is cut here, and begun again.
     ping: (isReceived) => isReceived || (silence = setTimeout(() => client.terminate(), PONG_MS_MAX)),
     pong: (isReceived) => isReceived && clearTimeout(silence),
-    closed: () => clearTimeout(silence),
+    closed: () => {
+      clearTimeout(silence);
+      socket = null;
+    },
   },
 });
 

@@ -19,6 +19,7 @@ import {
   type StudentFlagsQuery,
 } from "./generated/documents";
 import { asOf, clockZone, connection, follow, lagMs, mark, onReturn } from "./stream";
+import { learn, loadTitles, mention } from "./titles";
 
 export type Severity = "LOW" | "MEDIUM" | "HIGH";
 export const URGENCY: Record<Severity, number> = { HIGH: 3, MEDIUM: 2, LOW: 1 };
@@ -142,6 +143,7 @@ export class Classroom {
       }
       this.take(data.classroom, data.classroom.dashboard);
       void this.loadRows();
+      void loadTitles(this.key);
     } catch (problem) {
       this.fail(problem);
     }
@@ -183,6 +185,7 @@ export class Classroom {
       this.masteryThreshold.value = found.policy?.masteryThreshold ?? 0.8;
       this.minEvidence.value = found.policy?.minEvidence ?? 3;
       this.concepts.value = found.concepts?.nodes ?? [];
+      learn(this.concepts.value);
       this.rates.value = board;
       this.students.clear();
       board.atRisk?.nodes.forEach((line) => this.put(line));
@@ -242,6 +245,7 @@ export class Classroom {
         else cells?.set(concept.key, cellOf(message.mastery));
         if (!this.concepts.value.some((each) => each.key === concept.key)) {
           this.concepts.value = [...this.concepts.value, concept].sort((a, b) => (a.key < b.key ? -1 : 1));
+          learn([concept]);
         }
         this.paint("rows");
       }, lost),
@@ -282,6 +286,7 @@ export class Classroom {
   private hear(activity: Activity): void {
     const now = Date.now();
     this.recordedAt.push(now);
+    mention(activity.event.assignmentId);
     if (this.recordedAt.length > 20_000) this.recordedAt.splice(0, 10_000);
     this.waiting.push(activity);
     if (this.waiting.length > ACTIVITY_MAX) this.waiting.shift();

@@ -5,9 +5,12 @@ import { computed, effect, signal } from "@preact/signals";
 import { Component, type ComponentChildren, render } from "preact";
 import { ask, Refusal } from "./api";
 import { Classes } from "./generated/documents";
-import { canSignInByItself, credentials, renew } from "./session";
+import { loadOverview } from "./overview";
+import { canSignInByItself, credentials, renew, signInProblem } from "./session";
 import { Bar, theme } from "./views/Bar";
 import { ClassView } from "./views/ClassView";
+import { loadViewer, placeOf } from "./viewer";
+import { Home } from "./views/Home";
 import { SignIn } from "./views/SignIn";
 import { StudentView } from "./views/StudentView";
 
@@ -37,6 +40,7 @@ async function loadClasses(): Promise<void> {
   const found: { key: string; name: string }[] = [];
   let after: string | null = null;
   try {
+    await loadViewer();
     for (let page = 0; page < CLASS_PAGES_MAX; page++) {
       const answer: Awaited<ReturnType<typeof askClasses>> = await askClasses(after);
       const list = answer.data.viewer?.classrooms;
@@ -48,7 +52,7 @@ async function loadClasses(): Promise<void> {
     problem.value = "";
     classes.value = found;
     const [only] = found;
-    if (only && found.length === 1 && route.value.classroom === null) location.hash = `#/class/${encodeURIComponent(only.key)}`;
+    if (only && found.length === 1 && route.value.classroom === null) location.hash = placeOf(only.key);
   } catch (refused) {
     problem.value = refused instanceof Refusal ? refused.message : String(refused);
     if (credentials.value) setTimeout(() => void loadClasses(), AGAIN_MS);
@@ -86,7 +90,7 @@ function App() {
     <>
       <Bar classes={classes.value ?? []} current={classroom} />
       {classroom === null ? (
-        <Home />
+        <Home classes={classes.value} problem={problem.value} />
       ) : student === null ? (
         <ClassView key={classroom} classroom={classroom} />
       ) : (
@@ -96,48 +100,18 @@ function App() {
   );
 }
 
-function Home() {
-  return (
-    <main id="main" tabIndex={-1} class="state">
-      <h1>Your classes</h1>
-      {problem.value && <p role="alert">{problem.value} This page tries again by itself.</p>}
-      {classes.value === null && !problem.value && <p role="status">Loading your classes…</p>}
-      {classes.value?.length === 0 && <p>You teach no class today. Open one by its key, if you may see it:</p>}
-      <ul>
-        {classes.value?.map((each) => (
-          <li key={each.key}>
-            <a href={`#/class/${encodeURIComponent(each.key)}`}>
-              <bdi>{each.name}</bdi>
-            </a>
-          </li>
-        ))}
-      </ul>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          const key = new FormData(event.currentTarget).get("key");
-          if (typeof key === "string" && key) location.hash = `#/class/${encodeURIComponent(key)}`;
-        }}
-      >
-        <label>
-          Class key <input name="key" required maxLength={128} />
-        </label>{" "}
-        <button type="submit">Open</button>
-      </form>
-    </main>
-  );
-}
-
 function Waiting() {
   return (
     <main id="main" class="state">
       <h1>Sightline</h1>
       <p role="status">Signing you in… The page goes on as soon as the service answers.</p>
+      {signInProblem.value && <p role="alert">{signInProblem.value}</p>}
     </main>
   );
 }
 
 function signIn(): void {
+  if (isSignedIn.value) return;
   renew().catch(() => setTimeout(signIn, AGAIN_MS));
 }
 
@@ -146,9 +120,18 @@ effect(() => {
   if (isSignedIn.value) void loadClasses();
 });
 effect(() => {
-  document.title = route.value.student ?? route.value.classroom ?? "Sightline";
+  const { classroom, student } = route.value;
+  const named = classes.value?.find((each) => each.key === classroom)?.name ?? classroom;
+  document.title = [student, named, "Sightline"].filter(Boolean).join(" · ");
+  if (classroom === null && isSignedIn.value) void loadOverview();
 });
-if (canSignInByItself) signIn();
+if (canSignInByItself) {
+  signIn();
+  // Whoever is signed out by the service is signed in by it again; a moment later, lest the two take turns.
+  effect(() => {
+    if (!isSignedIn.value && signInProblem.value) setTimeout(signIn, AGAIN_MS);
+  });
+}
 const root = document.getElementById("page");
 if (root) {
   root.replaceChildren(); // "Loading Sightline…"

@@ -49,13 +49,12 @@ export function renew(): Promise<Credentials> {
 /** Take a token that the viewer pasted. Throws Error with what is wrong with it. */
 export function signInWith(token: string): void {
   accept(token.trim().replace(/^bearer\s+/i, ""));
-  signInProblem.value = "";
 }
 
 export function signOut(why = ""): void {
   clearTimeout(timer);
-  credentials.value = null;
   signInProblem.value = why;
+  credentials.value = null;
 }
 
 async function fetchToken(): Promise<Credentials> {
@@ -80,6 +79,7 @@ async function fetchToken(): Promise<Credentials> {
 function accept(token: string): Credentials {
   const fresh = { token, expiresAt: Date.now() + lifeMsOf(token) };
   credentials.value = fresh;
+  signInProblem.value = "";
   renewed.forEach((tell) => tell(fresh));
   plan(fresh.expiresAt);
   return fresh;

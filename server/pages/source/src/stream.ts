@@ -4,7 +4,8 @@ import { CloseCode, createClient } from "graphql-ws";
 import type { Trusted } from "./generated/documents";
 import { freshToken, onRenewal, signOut } from "./session";
 
-export type Connection = "connecting" | "live" | "away" | "denied";
+/** idle: nothing is followed, so there is no line to lose. */
+export type Connection = "idle" | "connecting" | "live" | "away" | "denied";
 
 export interface Message {
   kind: "READY" | "SNAPSHOT" | "CHANGE" | "RESYNC";
@@ -29,7 +30,7 @@ const PONG_MS_MAX = 5_000;
 const CATCHING_UP_MS = 1_500; // messages this soon after a return are counted as made up for
 const EXPIRED = 4403;
 
-export const connection = signal<Connection>("connecting");
+export const connection = signal<Connection>("idle");
 export const asOf = signal<{ seq: string; time: string } | null>(null);
 export const lagMs = signal(0);
 export const clockZone = signal("UTC"); // of what is shown, so that all times of the page agree
@@ -39,6 +40,7 @@ export const resumptions = signal<Resumption[]>([]);
 let lostAt: number | null = null;
 let socket: WebSocket | null = null;
 let backAt = 0;
+let followed = 0; // streams that somebody wants
 const returned = new Set<() => void>();
 
 /** Calls `tell` after each return of a lost connection. */
@@ -57,10 +59,9 @@ const client = createClient({
   // The client insists on a text; the document is named by its id, so the empty text is left out of what is sent.
   jsonMessageReplacer: (key, value: unknown) => (key === "query" && value === "" ? undefined : value),
   on: {
-    opened: (opened) => {
+    // Not when it is opened: a token that is sent before the connection is initialised ends it (4401).
+    connected: (opened) => {
       socket = opened as WebSocket;
-    },
-    connected: () => {
       connection.value = "live";
       heardAt.value = Date.now();
       if (lostAt !== null) {
@@ -90,11 +91,14 @@ const client = createClient({
     closed: (event) => {
       clearTimeout(pongTimer);
       socket = null;
-      lostAt ??= Date.now();
       const { code } = event as CloseEvent;
+      if (followed > 0) lostAt ??= Date.now();
       if (code === CloseCode.Unauthorized) {
         connection.value = "denied";
         signOut("The service no longer accepts your access. Sign in again.");
+      } else if (followed === 0) {
+        connection.value = "idle"; // nobody listened any more, so the line was put down: no interruption
+        lostAt = null;
       } else {
         connection.value = "away";
         if (code === EXPIRED) freshToken(true).catch(() => undefined);
@@ -181,7 +185,7 @@ export function follow<Result extends object, Variables extends object, Told ext
       );
     });
 
-  void (async () => {
+  const goOn = async (): Promise<void> => {
     let wait = WAIT_MS_MIN;
     while (!isOver) {
       const began = Date.now();
@@ -191,9 +195,17 @@ export function follow<Result extends object, Variables extends object, Told ext
       await patience(wait * (0.75 + Math.random() / 2));
       wait = Math.min(WAIT_MS_MAX, wait * 2);
     }
-  })();
+  };
+  if (followed++ === 0 && connection.value === "idle") connection.value = "connecting";
+  let isCounted = true;
+  const leave = (): void => {
+    if (isCounted) followed--;
+    isCounted = false;
+  };
+  void goOn().finally(leave);
   return () => {
     isOver = true;
+    leave();
     dispose();
   };
 }

@@ -14,6 +14,7 @@ import {
   type TimelineQuery,
 } from "./generated/documents";
 import { asOf, clockZone, follow, lagMs, onReturn } from "./stream";
+import { learn, loadTitles } from "./titles";
 
 type Found = NonNullable<StudentPageQuery["student"]>;
 export type Mastery = NonNullable<Found["mastery"]>["nodes"][number];
@@ -54,6 +55,7 @@ export class Student {
   ) {
     this.listen();
     void this.load();
+    void loadTitles(classroom);
   }
 
   close(): void {
@@ -84,6 +86,7 @@ export class Student {
       this.minEvidence.value = room?.policy?.minEvidence ?? 3;
       this.progress.value = student.progress;
       this.mastery.value = student.mastery?.nodes ?? [];
+      learn(this.mastery.value.map((each) => each.concept));
       this.work.value = student.assignments?.nodes ?? [];
       this.hasMoreWork.value = student.assignments?.pageInfo.hasNextPage ?? false;
       this.flags.value = room?.riskFlags?.nodes ?? null;

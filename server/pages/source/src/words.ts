@@ -43,11 +43,11 @@ const EVENTS: Record<string, string> = {
   CONCEPT_STARTED: "started",
   CONCEPT_COMPLETED: "completed",
   CONCEPT_MASTERED: "was said to have mastered",
-  CONTENT_VIEWED: "viewed content",
-  EXERCISE_COMPLETED: "did exercises",
-  QUALITY_ASSESSED: "had work assessed",
-  PEER_HELP: "helped a classmate",
-  HELP_REQUESTED: "asked for help",
+  CONTENT_VIEWED: "viewed content about",
+  EXERCISE_COMPLETED: "did exercises on",
+  QUALITY_ASSESSED: "had work assessed on",
+  PEER_HELP: "helped a classmate with",
+  HELP_REQUESTED: "asked for help with",
   STUDENT_LOGIN: "logged in",
   STUDENT_LOGOUT: "logged out",
   ASSIGNMENT_EXCUSED: "was excused from",
@@ -55,11 +55,10 @@ const EVENTS: Record<string, string> = {
   EVENT_VOIDED: "had an event voided",
 };
 
-/** "was graded on 7b-week-01", "viewed content". */
-export function deed(event: { type: string; assignmentId: string | null; conceptIds?: readonly string[] }): string {
-  const verb = EVENTS[event.type] ?? event.type.toLowerCase().replaceAll("_", " ");
-  const object = event.assignmentId ?? event.conceptIds?.[0] ?? "";
-  return object ? `${verb} ${object}` : verb.replace(/ on$/, "");
+/** "was graded on" something, "was graded"; "viewed content about" something, "viewed content". */
+export function verbOf(type: string, hasObject: boolean): string {
+  const verb = EVENTS[type] ?? type.toLowerCase().replaceAll("_", " ");
+  return hasObject ? verb : verb.replace(/ (on|about|with)$/, "");
 }
 
 /** A fraction in percent; an absent number is said to be absent, never 0. */
@@ -88,6 +87,8 @@ function formatted(zone: string, key: string, options: Intl.DateTimeFormatOption
 
 export const timeOf = (at: string | number, zone: string): string =>
   formatted(zone, "time", { hour: "2-digit", minute: "2-digit", second: "2-digit" }, at);
+export const clockOf = (at: string | number, zone: string): string =>
+  formatted(zone, "clock", { hour: "2-digit", minute: "2-digit" }, at);
 export const dayOf = (at: string | number, zone: string): string =>
   formatted(zone, "day", { day: "numeric", month: "short", year: "numeric" }, at);
 export const momentOf = (at: string | number, zone: string): string =>

@@ -1,7 +1,8 @@
 // What students do, as it happens; it can be stopped to be read.
 import { signal } from "@preact/signals";
 import type { Activity as Event, Classroom } from "../classroom";
-import { deed, percent, timeOf } from "../words";
+import { timeOf } from "../words";
+import { Deed } from "./Deed";
 import { Name } from "./Name";
 
 const held = signal<Event[] | null>(null);
@@ -27,8 +28,7 @@ export function Activity({ room }: { room: Classroom }) {
           {events.map(({ event, student, studentId }) => (
             <li key={event.id} class={event.effect === "EFFECTIVE" ? "" : "withdrawn"}>
               <time dateTime={event.occurredAt}>{timeOf(event.occurredAt, room.zone.value)}</time>{" "}
-              <Name name={student?.displayName ?? null} id={studentId} /> {deed(event)}
-              {event.score !== null && <strong> {percent(event.score)}</strong>}
+              <Name name={student?.displayName ?? null} id={studentId} /> <Deed event={event} />
             </li>
           ))}
         </ol>

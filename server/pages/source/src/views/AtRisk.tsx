@@ -2,12 +2,12 @@
 // through the list its order stands still, and catches up when they leave.
 import { signal } from "@preact/signals";
 import type { AtRiskStudent, Classroom } from "../classroom";
-import { REASONS } from "../words";
+import { REASONS, SEVERITIES } from "../words";
 import { Flags } from "./Flags";
 import { Name } from "./Name";
 import { SeverityBadge } from "./Severity";
 
-const NEWS = { raised: "newly at risk", added: "a further reason", worse: "worse", better: "better", cleared: "cleared" } as const;
+const NEWS = { raised: "newly at risk", added: "new reason", worse: "worse", better: "better", cleared: "cleared" } as const;
 const isLoading = signal(false);
 
 export function AtRisk({ room }: { room: Classroom }) {
@@ -27,7 +27,10 @@ export function AtRisk({ room }: { room: Classroom }) {
         if (!event.currentTarget.contains(event.relatedTarget as Node | null)) room.release();
       }}
     >
-      <h2 id="at-risk">At risk</h2>
+      <header>
+        <h2 id="at-risk">At risk</h2>
+        <Count students={students} hasMore={room.hasMoreAtRisk.value} />
+      </header>
       {students.length === 0 ? (
         <p class="quiet">Nobody in this class is at risk right now.</p>
       ) : (
@@ -46,6 +49,17 @@ export function AtRisk({ room }: { room: Classroom }) {
   );
 }
 
+/** How many, by urgency; of a list that goes on, what is shown of it. */
+function Count({ students, hasMore }: { students: AtRiskStudent[]; hasMore: boolean }) {
+  const raised = students.filter((each) => each.news !== "cleared");
+  const of = (severity: AtRiskStudent["severity"]): number => raised.filter((each) => each.severity === severity).length;
+  const parts = (["HIGH", "MEDIUM", "LOW"] as const)
+    .filter((severity) => of(severity) > 0)
+    .map((severity) => `${of(severity)} ${SEVERITIES[severity].word.toLowerCase()}`);
+  if (raised.length === 0) return null;
+  return <span class="quiet">{hasMore ? `the ${raised.length} most urgent` : parts.join(", ")}</span>;
+}
+
 function Student({ student, room }: { student: AtRiskStudent; room: Classroom }) {
   return (
     <li class={student.news ? `news ${student.news}` : ""} data-student={student.id}>
@@ -54,10 +68,10 @@ function Student({ student, room }: { student: AtRiskStudent; room: Classroom })
           <SeverityBadge severity={student.severity} />
           <Name name={student.name} id={student.id} />
           <span class="reasons">{student.shown.map((flag) => REASONS[flag.reason]).join(", ")}</span>
-          {student.news && <span class="tag">{NEWS[student.news]}</span>}
+          <span class="told">{student.news && <span class="tag">{NEWS[student.news]}</span>}</span>
         </summary>
         <Flags flags={student.shown} zone={room.zone.value} />
-        <a href={`#/class/${encodeURIComponent(room.key)}/student/${encodeURIComponent(student.id)}`}>
+        <a class="onward" href={`#/class/${encodeURIComponent(room.key)}/student/${encodeURIComponent(student.id)}`}>
           Everything about <Name name={student.name} id={student.id} />
         </a>
       </details>

@@ -4,7 +4,7 @@ import { asOf, clockZone, connection, type Connection, lagMs, resumptions } from
 import { canSignInByItself, signOut } from "../session";
 import { duration, timeOf } from "../words";
 
-const WORDS: Record<Connection, { word: string; mark: string }> = {
+const WORDS: Record<Exclude<Connection, "idle">, { word: string; mark: string }> = {
   connecting: { word: "Connecting", mark: "◌" },
   live: { word: "Live", mark: "●" },
   away: { word: "Reconnecting", mark: "◐" },
@@ -46,7 +46,7 @@ export function Bar({ classes, current }: { classes: { key: string; name: string
       )}
       {current !== null && <Freshness />}
       <label class="theme">
-        <span class="hidden">Colours</span>
+        <span class="quiet">Colours</span>
         <select value={theme.value} onChange={(event) => choose(event.currentTarget.value)}>
           <option value="auto">Auto</option>
           <option value="light">Light</option>
@@ -63,6 +63,7 @@ export function Bar({ classes, current }: { classes: { key: string; name: string
 }
 
 function Freshness() {
+  if (connection.value === "idle") return null; // nothing here is live, and nothing says it is
   const { word, mark } = WORDS[connection.value];
   const at = asOf.value;
   const records = resumptions.value;

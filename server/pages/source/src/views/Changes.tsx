@@ -27,14 +27,13 @@ export function Changes({ room }: { room: Classroom }) {
         {spoken.value}
       </p>
       {room.changes.value.length === 0 ? (
-        <p class="quiet">Nothing has changed since you opened this page.</p>
+        <p class="quiet empty">No flag has changed since you opened this page.</p>
       ) : (
         <ol class="scroll" tabindex={0} aria-label="Changes, the newest first">
           {room.changes.value.map((each) => (
-            <li key={each.number} class={each.change.toLowerCase()}>
+            <li key={each.number} class={`${each.change.toLowerCase()} ${each.notify ? "" : "quieter"}`}>
               <time dateTime={each.at}>{timeOf(each.at, room.zone.value)}</time>{" "}
               <Name name={each.student?.displayName ?? null} id={each.studentId} />: {sentence(each)}
-              {!each.notify && <span class="quiet"> (without a notice)</span>}
             </li>
           ))}
         </ol>

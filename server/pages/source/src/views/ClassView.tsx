@@ -25,7 +25,7 @@ export function ClassView({ classroom }: { classroom: string }) {
         <p class="card">Nobody is enrolled in this class today. Students appear here as soon as the roster names them.</p>
       ) : (
         <>
-          <div class="columns">
+          <div class="class columns">
             <AtRisk room={room} />
             <div>
               <Changes room={room} />

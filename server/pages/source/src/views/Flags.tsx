@@ -1,5 +1,6 @@
 // Why a student is at risk, with the evidence, and what clears each flag.
 import type { Flag } from "../classroom";
+import { titleOf } from "../titles";
 import { ITEM_STATES, NUMBERS, REASONS, dayOf, numberShown, percent } from "../words";
 import { SeverityBadge } from "./Severity";
 
@@ -49,7 +50,7 @@ function Evidence({ evidence, zone }: { evidence: NonNullable<Flag["evidence"]>;
         <ul class="items">
           {items.map((item) => (
             <li key={`${item.key} ${item.state}`}>
-              <bdi>{item.key}</bdi>: {ITEM_STATES[item.state] ?? item.state}
+              <bdi>{titleOf(item.key)}</bdi>: {ITEM_STATES[item.state] ?? item.state}
               {item.score !== null && `, ${percent(item.score)}`}
               {item.dueAt && `, due ${dayOf(item.dueAt, zone)}`}
             </li>

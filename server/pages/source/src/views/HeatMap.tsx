@@ -16,6 +16,13 @@ const scrolled = signal(0);
 const height = signal(480);
 const focused = signal<{ row: number; column: number }>({ row: 0, column: 0 });
 
+// On paper nothing can be scrolled: a print holds every row.
+const paper = matchMedia("print");
+const isPrinted = signal(paper.matches);
+paper.addEventListener("change", () => (isPrinted.value = paper.matches));
+addEventListener("beforeprint", () => (isPrinted.value = true));
+addEventListener("afterprint", () => (isPrinted.value = false));
+
 export function HeatMap({ room }: { room: Classroom }) {
   const concepts = room.concepts.value;
   // The order is that of when it was asked for: rows that change stay where they are while somebody reads.
@@ -38,7 +45,7 @@ export function HeatMap({ room }: { room: Classroom }) {
             <option value="name">By name</option>
           </select>
         </label>
-        <button type="button" onClick={() => sortings.value++}>
+        <button type="button" title="Rows keep their places while numbers change" onClick={() => sortings.value++}>
           Sort again
         </button>
         <label>
@@ -53,7 +60,7 @@ export function HeatMap({ room }: { room: Classroom }) {
       ) : (
         <Grid room={room} rows={rows} concepts={concepts} columns={columns} />
       )}
-      <p class="quiet">
+      <p class="quiet rows">
         {rows.length} of {room.rows.value.length} students{room.rowsAreWhole.value ? "" : ", more are loading"}
       </p>
     </section>
@@ -76,8 +83,8 @@ function Grid({ room, rows, concepts, columns }: GridProps) {
     watch.observe(element);
     return () => watch.disconnect();
   }, []);
-  const first = Math.max(0, Math.floor(scrolled.value / ROW_PX) - SPARE_ROWS);
-  const last = Math.min(rows.length, first + Math.ceil(height.value / ROW_PX) + 2 * SPARE_ROWS);
+  const first = isPrinted.value ? 0 : Math.max(0, Math.floor(scrolled.value / ROW_PX) - SPARE_ROWS);
+  const last = isPrinted.value ? rows.length : Math.min(rows.length, first + Math.ceil(height.value / ROW_PX) + 2 * SPARE_ROWS);
   const place = { row: Math.min(focused.value.row, rows.length - 1), column: Math.min(focused.value.column, concepts.length) };
 
   const move = (event: KeyboardEvent): void => {
@@ -218,7 +225,11 @@ function Legend({ minEvidence, threshold }: { minEvidence: number; threshold: nu
         ))}
       </span>{" "}
       0 to 100 %, mastered from {percent(threshold)}. <span class="cell thin sample">?</span> fewer than {minEvidence} pieces
-      of evidence. <span class="cell none sample">–</span> no evidence yet.
+      of evidence. <span class="cell none sample">–</span> no evidence yet.{" "}
+      <span class="keys">
+        Distribution: <span class="key mastered" aria-hidden="true" /> mastered, <span class="key on-the-way" aria-hidden="true" /> on
+        the way, <span class="key" aria-hidden="true" /> not enough data.
+      </span>
     </p>
   );
 }

@@ -7,9 +7,9 @@ export function RatesView({ room }: { room: Classroom }) {
   if (!rates) return null;
   return (
     <section class="rates" aria-label="The class in numbers">
-      <Rate title="Completion" hint="graded work of all work assigned" value={rates.completionRate} />
-      <Rate title="Average score" hint="mean of the students' means" value={rates.averageScore} />
-      <Rate title="Submission" hint="handed in or graded, of all work assigned" value={rates.submissionRate} />
+      <Rate title="Completion rate" hint="of assigned work is graded" value={rates.completionRate} />
+      <Rate title="Average score" hint="each student counts the same" value={rates.averageScore} />
+      <Rate title="Submission rate" hint="of assigned work is handed in" value={rates.submissionRate} />
       <div class="card rate">
         <h2>Students</h2>
         <p class="figure">{rates.activeStudents}</p>

@@ -2,6 +2,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import type { Scored } from "../student";
+import { titleOf } from "../titles";
 import { dayOf, momentOf, percent } from "../words";
 
 const HEIGHT_PX = 220;
@@ -31,7 +32,7 @@ export function ScoreHistory({ scores, zone, threshold }: { scores: Scored[]; zo
                   <tr key={each.id}>
                     <td>{momentOf(each.occurredAt, zone)}</td>
                     <td>
-                      <bdi>{each.assignmentId ?? "–"}</bdi>
+                      <bdi>{each.assignmentId === null ? "–" : titleOf(each.assignmentId)}</bdi>
                     </td>
                     <td>{percent(each.score)}</td>
                   </tr>

@@ -1,7 +1,8 @@
 // Everything about one student in one class: flags first, then what they can do, their open work and their history.
 import { useEffect, useMemo } from "preact/hooks";
-import { type Mastery, Student, type Work } from "../student";
-import { dayOf, deed, momentOf, percent } from "../words";
+import { type Event, type Mastery, Student, type Work } from "../student";
+import { clockOf, dayOf, momentOf, percent } from "../words";
+import { Deed } from "./Deed";
 import { Flags } from "./Flags";
 import { Name } from "./Name";
 import { Problem, State } from "./State";
@@ -63,7 +64,7 @@ function Summary({ student }: { student: Student }) {
   const { mastered, completed, inProgress, notStarted } = progress.concepts;
   return (
     <p class="summary">
-      {mastered} concepts mastered, {completed} completed, {inProgress} in progress, {notStarted} not started.{" "}
+      Concepts: {mastered} mastered, {completed} completed, {inProgress} in progress, {notStarted} not started.{" "}
       {progress.averageScore === null ? "Not enough data for an average." : `Average ${percent(progress.averageScore, 1)}.`}{" "}
       {progress.lastActivityAt && `Last active ${momentOf(progress.lastActivityAt, student.zone.value)}.`}
     </p>
@@ -74,7 +75,10 @@ function MasteryList({ student }: { student: Student }) {
   const concepts = student.mastery.value;
   return (
     <section class="card" aria-labelledby="mastery">
-      <h2 id="mastery">Mastery</h2>
+      <header>
+        <h2 id="mastery">Mastery</h2>
+        <span class="quiet">mastered from {percent(student.threshold.value)}</span>
+      </header>
       {concepts.length === 0 ? (
         <p class="quiet">No evidence yet. The first graded work or quiz will show here.</p>
       ) : (
@@ -100,7 +104,9 @@ function Level({ mastery, threshold, minEvidence }: { mastery: Mastery; threshol
   const isMastered = state === "OK" && score >= threshold;
   return (
     <>
-      <meter min={0} max={1} value={score} aria-label={percent(score, 1)} class={state === "OK" ? "" : "thin"} />
+      <span class="level" style={{ "--threshold": `${threshold * 100}%` }} title={`Mastered from ${percent(threshold)}`}>
+        <meter min={0} max={1} value={score} aria-label={percent(score, 1)} class={state === "OK" ? "" : "thin"} />
+      </span>
       <span class="score">{percent(score, 1)}</span>
       <span class="quiet">
         {evidence}
@@ -137,21 +143,46 @@ function OpenWork({ student }: { student: Student }) {
   );
 }
 
+function Happening({ event, zone }: { event: Event; zone: string }) {
+  return (
+    <li class={event.effect === "EFFECTIVE" ? "" : "withdrawn"}>
+      <time dateTime={event.occurredAt}>{clockOf(event.occurredAt, zone)}</time> <Deed event={event} />
+      {event.isLate && (
+        <span class="quiet late" title="It reached Sightline long after it happened">
+          {" "}
+          entered later
+        </span>
+      )}
+      {event.effect !== "EFFECTIVE" && <span class="tag">{event.effect.toLowerCase()}</span>}
+    </li>
+  );
+}
+
+/** Days as they follow each other in the list, each with its events. */
+function byDay(events: readonly Event[], zone: string): [string, Event[]][] {
+  const days = new Map<string, Event[]>();
+  for (const event of events) {
+    const day = dayOf(event.occurredAt, zone);
+    days.set(day, [...(days.get(day) ?? []), event]);
+  }
+  return [...days];
+}
+
 function TimelineView({ student }: { student: Student }) {
   return (
     <section class="card timeline" aria-labelledby="timeline">
       <h2 id="timeline">Timeline</h2>
       {student.timeline.value.length === 0 && <p class="quiet">Nothing has been recorded in this class.</p>}
-      <ol>
-        {student.timeline.value.map((event) => (
-          <li key={event.id} class={event.effect === "EFFECTIVE" ? "" : "withdrawn"}>
-            <time dateTime={event.occurredAt}>{momentOf(event.occurredAt, student.zone.value)}</time> {deed(event)}
-            {event.score !== null && <strong> {percent(event.score)}</strong>}
-            {event.isLate && <span class="quiet"> (recorded late)</span>}
-            {event.effect !== "EFFECTIVE" && <span class="tag">{event.effect.toLowerCase()}</span>}
-          </li>
-        ))}
-      </ol>
+      {byDay(student.timeline.value, student.zone.value).map(([day, events]) => (
+        <section key={day} aria-label={day}>
+          <h3>{day}</h3>
+          <ol>
+            {events.map((event) => (
+              <Happening key={event.id} event={event} zone={student.zone.value} />
+            ))}
+          </ol>
+        </section>
+      ))}
       {student.hasOlder.value && (
         <button type="button" onClick={() => void student.loadOlder()}>
           Show older events

@@ -1,0 +1,525 @@
+"""The lane beside ASGI: whatever is sent, the bytes that come back are those that uvicorn and Starlette would send."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from db.live import Live
+from db.pool import Pool
+from db.recorder import Recorder
+from db.wake import Wake, Waker
+from graph.budgets import Budgets
+from graph.direct import Direct
+from graph.documents import Documents
+from graph.gate import Gate
+from graph.http import BODY_BYTES_MAX, GraphQLHTTP
+from graph.request import Engine
+from graph.telling import Operation
+from rules.access import Role
+from server.app import excuse, past_routing
+from server.identity import Identity, SharedSecret
+from server.lane import lane_of
+from server.serving import UVICORN, listen
+from tests.jobs.test_recorder import held
+from tests.rows.district import NOW, District
+from tests.support.intake import RECORD, RECORD_MANY, SCHEMA, SECRET, VOID, Door, Intake, by_teacher, graded
+from tests.support.tenants import fresh_tenant
+
+SECONDS_MAX = 10.0
+# What differs between two runs of the same: the moment of the answer, and what was made for this one alone.
+_UNLIKE = re.compile(
+    rb"(?<=date: )[^\r]+|(?<=x-request-id: )[0-9a-f]{32}"
+    rb"|[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}|(?<=\"errorId\":\")[0-9a-f]{16}"
+)
+QUERY = "query Which { service { version } }"
+
+
+class Counted(Direct):
+    """Counts what comes by the lane, and what of it needed neither task nor coroutine."""
+
+    taken = 0
+    straight = 0
+
+    def take(self, *arguments: Any) -> Any:
+        """Count it."""
+        answering = super().take(*arguments)
+        self.taken += 1
+        self.straight += answering is None
+        return answering
+
+
+@dataclass(slots=True)
+class Side:
+    """One server, and all it told of its operations."""
+
+    port: int
+    server: uvicorn.Server
+    recorder: Recorder
+    documents: Documents
+    gate: Gate
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+    direct: Counted | None = None
+
+    def tell(self, operation: Operation) -> None:
+        """Keep what metrics and log would make of it."""
+        plan = operation.plan and (operation.plan.title, operation.plan.root)
+        viewer = operation.viewer and operation.viewer.key
+        what = (plan, viewer, operation.variables, operation.cost, operation.is_http)
+        self.told.append((*what, operation.status, sorted(operation.codes), operation.outcome))
+
+    async def sent(self, *requests: bytes) -> bytes:
+        """All that comes back on one connection, each request sent after the answer to the one before."""
+        answers = b""
+        async with connected(self.port) as (reader, writer), asyncio.timeout(SECONDS_MAX):
+            for request in requests:
+                writer.write(request)
+                answers += await answer_on(reader)
+            return answers + await reader.read()  # nothing more, once the last one closed the connection
+
+    async def poured(self, *chunks: bytes) -> bytes:
+        """The same where all is sent without waiting for answers; how it arrives in reads is the kernel's affair."""
+        async with connected(self.port) as (reader, writer), asyncio.timeout(SECONDS_MAX):
+            for chunk in chunks:
+                writer.write(chunk)
+                await asyncio.sleep(0)
+            return await reader.read()
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that is closed at the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def answer_on(reader: asyncio.StreamReader) -> bytes:
+    """One whole answer."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 100"):
+        return head + await answer_on(reader)
+    return head + await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]))
+
+
+@asynccontextmanager
+async def side_on(
+    pool: Pool, live: Live, redis_url: str, *, by_lane: bool, budgets: bool = False
+) -> AsyncIterator[Side]:
+    """A server of the recording mutations, by ASGI alone or with the lane."""
+    waker = Waker(redis_url)
+    wake = Wake(waker)
+    recorder = Recorder(pool, clock=lambda: NOW, wake=wake, live=live)
+    engine = Engine(clock=lambda: NOW, pool=pool, recorder=recorder, wake=wake, live=live)
+    identity = Identity(SharedSecret(SECRET), clock=lambda: NOW)
+    documents, gate = (
+        Documents(SCHEMA, excuse=excuse),
+        Gate(places=100, budgets=Budgets(clock=lambda: 0.0) if budgets else None),
+    )
+    side = Side(0, None, recorder, documents, gate)  # type: ignore[arg-type]
+    http = GraphQLHTTP(documents=documents, engine=engine, authenticate=identity.viewer_of, gate=gate, tell=side.tell)
+    settings = dict(UVICORN)
+    if by_lane:
+        side.direct = Counted(http, identity.known)
+        settings["http"] = lane_of(side.direct)
+    app = past_routing(Starlette(routes=[Route("/graphql", http, methods=None)]))
+    side.server = uvicorn.Server(uvicorn.Config(app, **settings, lifespan="off", log_config=None))
+    listener = listen("127.0.0.1", 0)
+    side.port = listener.getsockname()[1]
+    listener.listen()
+    running = asyncio.create_task(side.server.serve(sockets=[listener]))
+    try:
+        yield side
+    finally:
+        side.server.should_exit = True
+        await running
+        await recorder.aclose()
+        await wake.aclose()
+        await waker.aclose()
+
+
+@dataclass(slots=True)
+class Pair:
+    """The same requests, told to both."""
+
+    asgi: Side
+    lane: Side
+    pool: Pool
+
+    async def tenant(self) -> Intake:
+        """A tenant of its own, with class 7b."""
+        district = District(self.pool, await fresh_tenant(self.pool), count(1))
+        await district.classroom("7b")
+        await district.enroll("s1")
+        await district.teach("t1")
+        return Intake(Door(None, self.pool, self.lane.recorder, self.lane.documents), district)  # type: ignore[arg-type]
+
+    async def alike(self, requests_of: Callable[[Intake], Sequence[bytes]], *, by_lane: int | None) -> list[bytes]:
+        """The answers, which are equal; `by_lane` of them came by the lane, or None where all is poured at once."""
+        direct = self.lane.direct
+        assert direct is not None
+        before, answers = direct.taken, []
+        for side in (self.asgi, self.lane):
+            side.told.clear()
+            requests = requests_of(await self.tenant())
+            answers.append(_UNLIKE.sub(b"~", await (side.poured if by_lane is None else side.sent)(*requests)))
+        theirs, ours = answers
+        assert ours == theirs
+        assert self.asgi.told == self.lane.told
+        assert by_lane is None or direct.taken - before == by_lane
+        return [b"HTTP/1.1 " + one for one in ours.split(b"HTTP/1.1 ")[1:]]
+
+
+@pytest_asyncio.fixture
+async def pair(pool: Pool, live: Live, redis_url: str) -> AsyncIterator[Pair]:
+    async with (
+        side_on(pool, live, redis_url, by_lane=False) as asgi,
+        side_on(pool, live, redis_url, by_lane=True) as lane,
+    ):
+        yield Pair(asgi, lane, pool)
+
+
+def post(token: str, body: bytes, *lines: str, version: str = "1.1", without: Sequence[str] = ()) -> bytes:
+    """One request, as clients write it; `lines` are more headers."""
+    usual = {
+        "host": "here",
+        "authorization": f"Bearer {token}",
+        "content-type": "application/json",
+        "accept": "application/graphql-response+json",
+        "content-length": str(len(body)),
+    }
+    written = [f"{name}: {value}" for name, value in usual.items() if name not in without]
+    return "\r\n".join([f"POST /graphql HTTP/{version}", *written, *lines, "", ""]).encode("latin-1") + body
+
+
+def asked(query: str, variables: Any = None, **more: Any) -> bytes:
+    """A body."""
+    return msgspec.json.encode({"query": query, "variables": variables, **more})
+
+
+def last(token: str) -> bytes:
+    """A request that ends the connection."""
+    return post(token, asked(QUERY), "connection: close")
+
+
+BODIES: list[tuple[str, bytes]] = [
+    ("an event", asked(RECORD, {"input": graded()})),
+    ("the same again", asked(RECORD, {"input": graded()})),
+    ("another under its name", asked(RECORD, {"input": graded(score=0.5)})),
+    ("one that is wrong", asked(RECORD, {"input": graded("e2", score=7)})),
+    ("one whose score is a text", asked(RECORD, {"input": graded("e3", score="high")})),
+    ("one with an unknown field", asked(RECORD, {"input": graded("e4", nope=1)})),
+    ("one without an id", asked(RECORD, {"input": graded() | {"eventId": None}})),
+    ("one without variables", asked(RECORD)),
+    ("one of the assignment's concepts", asked(RECORD, {"input": graded("e5", conceptIds=None)})),
+    ("a batch", asked(RECORD_MANY, {"input": {"events": [graded("e6"), graded("e7", score=9)]}})),
+    ("an empty batch", asked(RECORD_MANY, {"input": {"events": []}})),
+    ("a void", asked(VOID, {"input": {"source": "lms", "eventId": "e1", "reason": "twice"}})),
+    ("a query", asked(QUERY)),
+    ("a chosen operation", asked(QUERY + " query Other { service { version } }", operationName="Other")),
+    ("none chosen", asked(QUERY + " query Other { service { version } }")),
+    ("a document that is wrong", asked("{ nope }")),
+    ("a document that is broken", asked("{ service {")),
+    ("a document by a hash that nobody knows", b'{"documentId": "sha256:00"}'),
+    ("no JSON", b"{"),
+    ("a key twice", b'{"query": "{ service { version } }", "query": ""}'),
+    ("NUL", b'{"query": "{ service { version } }", "variables": {"a": "\\u0000"}}'),
+    ("nothing", b""),
+    ("too much", asked(QUERY, {"a": "x" * BODY_BYTES_MAX})),
+]
+
+
+@pytest.mark.feature("000-01", "003-36")
+async def test_every_answer_is_the_same_by_the_lane_as_by_asgi(pair: Pair) -> None:
+    def chunks(intake: Intake) -> list[bytes]:
+        token = intake.token()
+        return [*(post(token, body) for _, body in BODIES), last(token)]
+
+    # All but the last, which closes, and what does not come in one piece.
+    answers = await pair.alike(chunks, by_lane=len(BODIES) - 1)
+
+    assert len(answers) == len(BODIES) + 1
+    assert [answer.split(b" ", 2)[1] for answer in answers[:4]] == [b"200"] * 4
+    assert pair.lane.direct is not None
+    assert pair.lane.direct.straight == 3  # the event again, another under its name, and the one without an id
+
+
+@pytest.mark.feature("000-01")
+async def test_people_are_answered_alike_too(pair: Pair) -> None:
+    def chunks(intake: Intake) -> list[bytes]:
+        teacher, stranger = intake.token(Role.TEACHER, sub="t1"), intake.token(Role.TEACHER, sub="t2")
+        student, bound = intake.token(Role.STUDENT, sub="s1"), intake.token(sources=["other"])
+        grade = asked(RECORD, {"input": by_teacher()})
+        return [
+            *(post(token, grade) for token in (teacher, stranger, student)),
+            *(post(bound, asked(RECORD, {"input": graded()})), post("no token", grade), post("", grade)),
+            last(teacher),
+        ]
+
+    answers = await pair.alike(chunks, by_lane=5)
+
+    assert [answer.split(b" ", 2)[1] for answer in answers] == [b"200"] * 4 + [b"401"] * 2 + [b"200"]
+
+
+HEADERS: list[tuple[str, Sequence[str], Sequence[str], int]] = [
+    ("an id of the caller's", ["x-request-id: mine"], [], 1),
+    ("an id that is none", ["x-request-id: a b"], [], 1),
+    ("a trace", [f"traceparent: 00-{'1' * 32}-{'2' * 16}-01"], [], 1),
+    ("names in capitals", ["X-Request-ID: Mine"], [], 1),
+    ("the legacy type", ["accept: application/json"], ["accept"], 1),
+    ("no accept", [], ["accept"], 1),
+    ("another type", ["accept: text/html"], ["accept"], 0),
+    ("a charset", ["content-type: application/json; charset=UTF-8"], ["content-type"], 1),
+    ("another charset", ["content-type: application/json; charset=latin-1"], ["content-type"], 0),
+    ("a form", ["content-type: text/plain"], ["content-type"], 0),
+    ("no type", [], ["content-type"], 0),
+    ("packed", ["content-encoding: gzip"], [], 0),
+    ("no token", [], ["authorization"], 0),
+    ("two tokens", ["authorization: Bearer other"], [], 0),
+    ("an expectation", ["expect: 100-continue"], [], 0),
+    ("an upgrade", ["connection: upgrade", "upgrade: h2c"], [], 0),
+    ("kept alive by name", ["connection: keep-alive"], [], 1),
+    ("a forwarded address", ["x-forwarded-for: 192.0.2.1"], [], 1),
+]
+
+
+@pytest.mark.feature("003-36")
+async def test_headers_are_judged_alike(pair: Pair) -> None:
+    for case, lines, without, by_lane in HEADERS:
+
+        def chunks(intake: Intake, lines: Sequence[str] = lines, without: Sequence[str] = without) -> list[bytes]:
+            request = post(intake.token(), asked(RECORD, {"input": graded()}), *lines, without=without)
+            return [request, last(intake.token())]
+
+        answers = await pair.alike(chunks, by_lane=by_lane)
+
+        assert len(answers) >= 2, case
+
+
+async def test_pieces_and_rows_of_requests_are_answered_in_order(pair: Pair) -> None:
+    def events(intake: Intake) -> list[bytes]:
+        return [post(intake.token(), asked(RECORD, {"input": graded(f"e{n}")})) for n in range(6)]
+
+    def in_one(intake: Intake) -> list[bytes]:
+        return [b"".join(events(intake)) + last(intake.token())]
+
+    def in_halves(intake: Intake) -> list[bytes]:
+        whole = b"".join(events(intake))
+        return [whole[:40], whole[40:700], whole[700:], last(intake.token())]
+
+    def body_later(intake: Intake) -> list[bytes]:
+        first, second, *rest = events(intake)
+        return [first[:-10], first[-10:] + second, *rest, last(intake.token())]
+
+    def at_once(intake: Intake) -> list[bytes]:
+        return [*events(intake), last(intake.token())]
+
+    for requests in (in_one, in_halves, body_later, at_once):
+        assert len(await pair.alike(requests, by_lane=None)) == 7
+
+
+async def test_other_ways_to_end_a_connection_are_uvicorns(pair: Pair) -> None:
+    body = asked(RECORD, {"input": graded()})
+
+    def old(intake: Intake) -> list[bytes]:
+        return [post(intake.token(), body, version="1.0")]
+
+    def broken(intake: Intake) -> list[bytes]:
+        return [post(intake.token(), body), b"no request at all\r\n\r\n"]
+
+    def chunked(intake: Intake) -> list[bytes]:
+        parts = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        head = post(intake.token(), b"", "transfer-encoding: chunked", without=["content-length"])
+        return [head + parts, last(intake.token())]
+
+    def elsewhere(intake: Intake) -> list[bytes]:
+        token = intake.token()
+        return [post(token, body).replace(b"/graphql", b"/other", 1), post(token, body), last(token)]
+
+    def longer(intake: Intake) -> list[bytes]:
+        return [post(intake.token(), body) + b"\r\n", post(intake.token(), body), last(intake.token())]
+
+    def split(intake: Intake) -> list[bytes]:
+        first, second = post(intake.token(), body), post(intake.token(), asked(QUERY))
+        return [first + second[:30], second[30:] + first, last(intake.token())]
+
+    assert len(await pair.alike(old, by_lane=0)) == 1
+    assert [answer[9:12] for answer in await pair.alike(broken, by_lane=1)] == [b"200", b"400"]
+    assert len(await pair.alike(chunked, by_lane=0)) == 2
+    assert [answer[9:12] for answer in await pair.alike(elsewhere, by_lane=1)] == [b"404", b"200", b"200"]
+    assert len(await pair.alike(longer, by_lane=1)) == 3
+    assert len(await pair.alike(split, by_lane=None)) == 4
+
+
+@pytest.mark.feature("003-32")
+async def test_budgets_are_charged_alike(pool: Pool, live: Live, redis_url: str) -> None:
+    async with (
+        side_on(pool, live, redis_url, by_lane=False, budgets=True) as asgi,
+        side_on(pool, live, redis_url, by_lane=True, budgets=True) as lane,
+    ):
+
+        def chunks(intake: Intake) -> list[bytes]:
+            token = intake.token(Role.ADMIN, sub="boss")
+            events = [post(token, asked(RECORD, {"input": by_teacher(eventId=f"e{n}")})) for n in range(103)]
+            return [*events, post(token, asked("{ nope }")), *events[:1], last(token)]
+
+        answers = await Pair(asgi, lane, pool).alike(chunks, by_lane=105)
+
+        codes = [answer[9:12] for answer in answers]
+        assert (codes.count(b"200"), codes.count(b"429"), codes.count(b"400")) == (100, 5, 1)
+        assert all(b'"throttle"' in answer for answer in answers[:100])
+
+
+@pytest.mark.feature("000-01")
+async def test_an_answer_comes_after_the_commit_and_what_was_sent_meanwhile_after_it(
+    pair: Pair, database_url: str
+) -> None:
+    assert pair.lane.direct is not None
+    intake = await pair.tenant()
+    token = intake.token()
+    await pair.lane.sent(post(token, asked(RECORD, {"input": graded("known")})), last(token))  # document and token
+    before = pair.lane.direct.straight
+    async with connected(pair.lane.port) as (reader, writer):
+        async with held(database_url, intake.district.tenant) as hold:
+            writer.write(post(token, asked(RECORD, {"input": graded("e1")})))
+            await hold.blocked()
+            writer.write(post(token, asked(QUERY)) + last(token))
+
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.05)
+        answers = (await asyncio.wait_for(reader.read(), SECONDS_MAX)).split(b"HTTP/1.1 ")[1:]
+
+    assert pair.lane.direct.straight - before == 1
+    assert [b"ACCEPTED" in answer for answer in answers] == [True, False, False]
+    assert [event[1] for event in await intake.log()] == ["known", "e1"]
+
+
+async def test_who_leaves_before_the_commit_has_told_it_all_the_same(pair: Pair, database_url: str) -> None:
+    intake = await pair.tenant()
+    token = intake.token()
+    await pair.lane.sent(post(token, asked(RECORD, {"input": graded("known")})), last(token))
+    pair.lane.told.clear()
+    _, writer = await asyncio.open_connection("127.0.0.1", pair.lane.port)
+    async with held(database_url, intake.district.tenant) as hold:
+        writer.write(post(token, asked(RECORD, {"input": graded("e1")})))
+        await hold.blocked()
+        writer.close()
+        await writer.wait_closed()
+        async with asyncio.timeout(SECONDS_MAX):
+            while pair.lane.server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
+                await asyncio.sleep(0)
+    async with asyncio.timeout(SECONDS_MAX):
+        while not pair.lane.told:  # noqa: ASYNC110 - told beside the connection
+            await asyncio.sleep(0)
+
+    assert [event[1] for event in await intake.log()] == ["known", "e1"]
+    assert pair.lane.told[0][-3:] == (200, [], "ok")
+
+
+@pytest.mark.feature("003-33")
+async def test_a_shutdown_answers_what_is_under_way_and_closes_the_connection(
+    pool: Pool, live: Live, redis_url: str, database_url: str
+) -> None:
+    for by_lane in (False, True):
+        async with side_on(pool, live, redis_url, by_lane=by_lane) as side:
+            intake = await Pair(side, side, pool).tenant()
+            token = intake.token()
+            await side.sent(post(token, asked(RECORD, {"input": graded("known")})), last(token))
+            async with connected(side.port) as (idle, _), connected(side.port) as (reader, writer):
+                async with held(database_url, intake.district.tenant) as hold:
+                    writer.write(post(token, asked(RECORD, {"input": graded("e1")})))
+                    await hold.blocked()
+                    side.server.should_exit = True
+                    assert await asyncio.wait_for(idle.read(), SECONDS_MAX) == b""
+                answer = await asyncio.wait_for(reader.read(), SECONDS_MAX)
+
+            assert b"ACCEPTED" in answer, by_lane
+            assert b"connection: close\r\n" in answer, by_lane
+            assert [event[1] for event in await intake.log()] == ["known", "e1"]
+
+
+async def test_an_error_of_the_store_is_worded_alike(pair: Pair, database_url: str) -> None:
+    answers = []
+    for side in (pair.asgi, pair.lane):
+        intake = await pair.tenant()
+        token = intake.token()
+        await side.sent(post(token, asked(RECORD, {"input": graded("known")})), last(token))
+        side.told.clear()
+        async with held(database_url, intake.district.tenant) as hold:
+            event = post(token, asked(RECORD, {"input": graded("e1")}))
+            sending = asyncio.create_task(side.sent(event, last(token)))
+            first = await hold.blocked()
+            await hold.kill(first)
+            await hold.kill(await hold.blocked(but=[first]))  # the second try
+            answers.append(_UNLIKE.sub(b"~", await sending))
+    assert answers[0] == answers[1]
+    assert b"UNAVAILABLE" in answers[0]
+    assert pair.asgi.told == pair.lane.told
+
+
+async def test_a_mistake_of_ours_is_500_and_ends_the_connection(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError
+
+    monkeypatch.setattr("graph.http.ask_in", broken)
+    monkeypatch.setattr("graph.direct.ask_in", broken)
+
+    answers = await pair.alike(lambda intake: [post(intake.token(), asked(QUERY))], by_lane=1)
+
+    assert [answer[9:12] for answer in answers] == [b"500"]
+    assert [record.message.strip() for record in caplog.records] == ["Exception in ASGI application"] * 2
+
+
+async def test_an_operation_that_takes_too_long_is_stopped(pair: Pair, database_url: str) -> None:
+    answers = []
+    for side in (pair.asgi, pair.lane):
+        side.documents.seconds_max = 0.1
+        intake = await pair.tenant()
+        token = intake.token()
+        async with held(database_url, intake.district.tenant):
+            await side.sent(post(token, asked(RECORD, {"input": graded("first")})), last(token))
+            side.told.clear()
+            answers.append(await side.sent(post(token, asked(RECORD, {"input": graded("e1")})), last(token)))
+    assert _UNLIKE.sub(b"~", answers[0]) == _UNLIKE.sub(b"~", answers[1])
+    assert b"Stopped after 0.1 s" in answers[1]
+    assert pair.asgi.told == pair.lane.told
+
+
+async def test_a_peer_that_does_not_read_is_waited_for(pair: Pair) -> None:
+    intake = await pair.tenant()
+    token, many = intake.token(), [graded(f"e{n}") for n in range(300)]
+    request = post(token, asked(RECORD_MANY, {"input": {"events": many}}))
+    rounds = 60
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", pair.lane.port, limit=1024)
+    sending = asyncio.create_task(_send(writer, [request] * rounds + [last(token)]))
+    async with asyncio.timeout(60):
+        connections: Any = pair.lane.server.server_state.connections
+        while not any(one.flow.write_paused for one in connections):  # noqa: ASYNC110 - uvicorn tells nobody
+            await asyncio.sleep(0)
+        answers = await reader.read()
+    await sending
+    writer.close()
+
+    assert answers.count(b"HTTP/1.1 200") == rounds + 1
+    assert answers.count(b'"status":"DUPLICATE"') == 300 * (rounds - 1)
+
+
+async def _send(writer: asyncio.StreamWriter, requests: Sequence[bytes]) -> None:
+    for request in requests:
+        writer.write(request)
+        await writer.drain()

@@ -1,0 +1,312 @@
+"""Class and student pages read at once: the same answers as the reference executor, and one statement for many."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from db import class_pages, student_pages
+from db.pages import ASKS_MAX
+from db.pool import Pool
+from graph.answers import Answer
+from graph.documents import Documents, Plan
+from graph.pages import PageRead
+from graph.request import Engine, begin
+from graph.schema import schema
+from graph.together import ROUNDS_MAX
+from rules.access import Role, Scope, Viewer
+from tests.graph.compiled_cases import Dice
+from tests.graph.page_cases import KEYS, Case, open_school
+from tests.rows.district import NOW, open_district
+from tests.rows.reading import EXPIRY, CountingPool
+from tests.rows.staffroom import _Means
+
+PAGES = Path(__file__).parents[2] / "server/pages/documents"
+DOCUMENTS = 50
+ROOTS = {
+    "classroom": ("Classroom", class_pages, ("7b", "8a", "no such class")),
+    "student": ("Student", student_pages, (*KEYS, "nobody")),
+}
+
+
+def viewers(tenant: int, other: int) -> dict[str, Viewer]:
+    """Everyone who may ask, and some who may not."""
+
+    def of(key: str, *roles: Role, scope: Scope | None = None) -> Viewer:
+        scopes = frozenset[Scope]() if scope is None else frozenset({scope})
+        return Viewer(tenant=tenant, key=key, roles=frozenset(roles), scopes=scopes, expires_at=EXPIRY)
+
+    return {
+        "admin": of("head", Role.ADMIN),
+        "admin that is a machine, too": of("head", Role.ADMIN, Role.INTEGRATOR, scope=Scope.READ),
+        "teacher": of("tom", Role.TEACHER),
+        "teacher that is a machine, too": of("tom", Role.TEACHER, Role.INTEGRATOR, scope=Scope.READ),
+        "teacher of the other class": of("una", Role.TEACHER),
+        "teacher until yesterday": of("old", Role.TEACHER),
+        "student": of("s0", Role.STUDENT),
+        "student with a teacher's token": of("s0", Role.STUDENT, Role.TEACHER),
+        "student and teacher": of("una", Role.STUDENT, Role.TEACHER),
+        "teacher with a student's token": of("tom", Role.STUDENT),
+        "guardian": of("gus", Role.GUARDIAN),
+        "guardian without consent": of("ria", Role.GUARDIAN),
+        "machine that reads": of("sis", Role.INTEGRATOR, scope=Scope.READ),
+        "teacher's machine that reads": of("tom", Role.INTEGRATOR, scope=Scope.READ),
+        "machine that ingests": of("lms", Role.INTEGRATOR, scope=Scope.INGEST),
+        "teacher of another tenant": Viewer(other, "tom", frozenset({Role.TEACHER}), EXPIRY),
+        "nobody": of("tom"),
+    }
+
+
+def written(answer: Answer) -> bytes:
+    """The answer as sent, after key order; an id of an error is never the same."""
+    body = msgspec.json.decode(msgspec.json.encode(answer.body))
+    for error in body.get("errors", ()):
+        error["extensions"].pop("errorId", None)
+    return msgspec.json.encode(body, order="sorted")
+
+
+async def asked(documents: Documents, plan: Plan, variables: dict[str, Any], viewer: Viewer, pool: Any) -> Answer:
+    return await documents.execute(plan, variables, begin(engine_on(pool), viewer, "c1"))
+
+
+@cache
+def engine_on(pool: Any) -> Engine:
+    """The means of one process, so that its readers come together."""
+    return cast(Engine, _Means(pool=pool, clock=lambda: NOW))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("root", ROOTS)
+@pytest.mark.feature("000-17", "000-18", "000-19", "003-17")
+async def test_a_page_answers_the_same_on_both_paths_whoever_asks(pool: Pool, root: str) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    everyone = viewers(district.tenant, (await open_district(pool)).tenant)
+    kind, module, keys = ROOTS[root]
+    cases, compiled, taken, codes = 0, 0, Counter[str](), Counter[str]()
+    for place in range(DOCUMENTS):
+        dice = Dice(random.Random(f"{root}{place}"), flaw=0.05 if place % 3 == 0 else 0.0)
+        case = Case(dice, module.FIELDS, module.BELOW, module.PAGES)
+        text = case.document(root, kind)
+        plan = documents.plan(text, None)
+        if plan.query is None:
+            continue
+        for id in dice.random.sample(keys, 2):
+            variables = {"id": id, **case.values()}
+            before = documents.tally.compiled
+
+            # All at once, as readers come: they share statements, and no answer may reach another one.
+            ours = await asyncio.gather(
+                *(asked(documents, plan, variables, viewer, pool) for viewer in everyone.values())
+            )
+            theirs = [
+                await asked(documents, replace(plan, query=None), variables, viewer, pool)
+                for viewer in everyone.values()
+            ]
+
+            compiled += documents.tally.compiled - before
+            for name, one, other in zip(everyone, ours, theirs, strict=True):
+                assert written(one) == written(other), (text, variables, name)
+                cases += 1
+                codes.update(one.codes)
+                taken[name] += any(isinstance(value, msgspec.Raw) for value in (one.data or {}).values())
+
+    assert cases >= 1_200
+    assert compiled == taken.total() >= cases / 12
+    assert codes["FORBIDDEN"] > 0
+    staff = {"admin", "admin that is a machine, too", "teacher", "teacher of the other class"}
+    people = {"student", "student with a teacher's token", "student and teacher", "guardian"}
+    expected = staff | (people if root == "student" else {"student and teacher"})
+    assert {who for who, count in taken.items() if count} == expected
+
+
+DASHBOARD = """query ($id: ID!) { classroom(id: $id) {
+  key dashboard { activeStudents recentActivity { nodes { studentId } } }
+} }"""
+PAGE = """query ($id: ID!, $c: ID!) { student(id: $id) {
+  key mastery(classroomId: $c) { nodes { score } } progress { averageScore } timeline { nodes { id } }
+} }"""
+
+
+@pytest.mark.parametrize("name", ["at_risk", "check", "class", "freshness", "scores", "student", "timeline"])
+def test_what_the_live_page_asks_of_a_class_and_a_student_is_read_at_once(name: str) -> None:
+    text = (PAGES / f"{name}.graphql").read_text()
+
+    query = Documents(schema).plan(text, None).query
+
+    assert query is not None
+    assert isinstance(query.read, PageRead)
+
+
+def test_a_selection_whose_statement_no_connection_would_keep_is_the_reference_executors() -> None:
+    many = " ".join(f"p{n}: timeline(first: {n + 1}) {{ nodes {{ id effect seq source }} }}" for n in range(12))
+
+    assert Documents(schema).plan(f"query ($id: ID!) {{ student(id: $id) {{ {many} }} }}", None).query is None
+
+
+@pytest.mark.feature("000-17", "000-18")
+async def test_whoever_asks_at_the_same_moment_is_read_by_one_statement_and_judged_alone(pool: Pool) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    plan, counted = documents.plan(DASHBOARD, None), CountingPool(pool)
+    everyone = viewers(district.tenant, (await open_district(pool)).tenant)
+    readers = [everyone[name] for name in ("admin", "teacher", "teacher of the other class", "teacher", "admin")]
+
+    answers = await asyncio.gather(
+        *(asked(documents, plan, {"id": id}, viewer, counted) for viewer in readers for id in ("7b", "8a"))
+    )
+
+    assert counted.asked[statement_of(plan)] == 1
+    seen = [msgspec.json.decode(written(answer))["data"]["classroom"] for answer in answers]
+    assert [found and found["key"] for found in seen] == [
+        *("7b", "8a"), *("7b", None), *(None, "8a"), *("7b", None), *("7b", "8a"),
+    ]  # fmt: skip
+
+
+@pytest.mark.feature("000-18", "000-19")
+async def test_a_student_page_is_one_statement_and_stops_with_the_right_to_see_it(pool: Pool) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    plan, counted = documents.plan(PAGE, None), CountingPool(pool)
+    tom = viewers(district.tenant, 0)["teacher"]
+    variables = {"id": "s0", "c": "7b"}
+
+    before = await asked(documents, plan, variables, tom, counted)
+    await district.run("update enrollment set ended = $2 where tenant = $1 and person = 'tom'", date(2026, 3, 11))
+    after = await asked(documents, plan, variables, tom, pool)
+
+    assert counted.asked.total() == 1
+    assert documents.tally.compiled == 1
+    assert b'"key":"s0"' in written(before)
+    assert (after.data, after.codes) == ({"student": None}, set())
+
+
+@pytest.mark.parametrize(("flaw", "id"), [("where 1 / (a.place - a.place) = 1", "7b"), ("", "\ud800")])
+async def test_a_statement_that_fails_by_itself_fails_nobody(pool: Pool, flaw: str, id: str) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    plan, admin = documents.plan(DASHBOARD, None), viewers(district.tenant, 0)["admin"]
+    assert plan.query is not None
+    assert isinstance(plan.query.read, PageRead)
+    read = replace(plan.query.read, statement=statement_of(plan) + flaw)
+    broken = replace(plan, query=replace(plan.query, read=read))
+
+    answers = await asyncio.gather(*(asked(documents, broken, {"id": one}, admin, pool) for one in ("8a", id)))
+
+    assert b'"key":"8a"' in written(answers[0])
+    assert written(answers[1]) == written(await asked(documents, replace(plan, query=None), {"id": id}, admin, pool))
+    assert documents.tally.compiled == 0
+
+
+async def test_a_store_that_is_away_is_told_to_each(pool: Pool) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    admin = viewers(district.tenant, 0)["admin"]
+
+    def away(**_: Any) -> Any:
+        raise ConnectionRefusedError("10.0.0.7")
+
+    broken = type("Broken", (), {"acquire": staticmethod(away)})()
+
+    answers = await asyncio.gather(
+        *(asked(documents, documents.plan(DASHBOARD, None), {"id": id}, admin, broken) for id in ("7b", "8a"))
+    )
+
+    assert [answer.codes for answer in answers] == [{"UNAVAILABLE"}, {"UNAVAILABLE"}]
+    assert not any(b"10.0.0.7" in written(answer) for answer in answers)
+
+
+async def test_who_waits_behind_a_server_that_says_nothing_is_told_with_those_before_them(pool: Pool) -> None:
+    documents, district = Documents(schema), await open_district(pool)
+    admin, silent = viewers(district.tenant, 0)["admin"], Silent()
+    plan = documents.plan(DASHBOARD, None)
+    readers = []
+    for id in ("7b", "8a", "9c", "10d"):
+        readers.append(asyncio.create_task(asked(documents, plan, {"id": id}, admin, silent)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the first rounds have begun, and the others gather
+
+    silent.over.set()
+    answers = await asyncio.gather(*readers)
+
+    assert [answer.codes for answer in answers] == [{"UNAVAILABLE"}] * 4
+    assert silent.asked == ROUNDS_MAX  # nobody waited for a silence of their own
+
+
+class Silent:
+    """A pool of which no connection says anything until it is given up."""
+
+    def __init__(self) -> None:
+        self.over, self.asked = asyncio.Event(), 0
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout: float) -> AsyncIterator[Any]:  # noqa: ASYNC109 - asyncpg's own signature
+        """Lend a connection that gives up in the end."""
+        self.asked += 1
+        yield self
+
+    async def execute(self, _statement: str, *, timeout: float) -> None:  # noqa: ASYNC109 - asyncpg's own signature
+        """BEGIN, and no answer."""
+        await self.over.wait()
+        raise TimeoutError
+
+    def is_closed(self) -> bool:
+        """Nothing is left to be ended."""
+        return True
+
+
+async def test_a_reader_who_leaves_takes_nothing_from_the_others(pool: Pool) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    plan, admin = documents.plan(DASHBOARD, None), viewers(district.tenant, 0)["admin"]
+    first, second = (asyncio.create_task(asked(documents, plan, {"id": "7b"}, admin, pool)) for _ in range(2))
+    await asyncio.sleep(0)  # both wait now
+
+    first.cancel()
+
+    assert b'"key":"7b"' in written(await second)
+    assert first.cancelled()
+
+
+async def test_more_than_a_statement_takes_are_read_in_several(pool: Pool) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    plan, counted = documents.plan(DASHBOARD, None), CountingPool(pool)
+    everyone = [Viewer(district.tenant, f"head{n}", frozenset({Role.ADMIN}), EXPIRY) for n in range(ASKS_MAX + 1)]
+
+    answers = await asyncio.gather(*(asked(documents, plan, {"id": "7b"}, viewer, counted) for viewer in everyone))
+
+    assert counted.asked[statement_of(plan)] == 2
+    assert {written(answer) for answer in answers} == {written(answers[0])}
+
+
+@pytest.mark.feature("000-17", "000-18")
+async def test_readers_of_different_documents_share_a_transaction(pool: Pool) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    admin, counted = viewers(district.tenant, 0)["admin"], BorrowedPool(pool)
+    plans = [documents.plan(DASHBOARD, None), documents.plan(PAGE, None)]
+
+    asks = zip(plans * 2, ("7b", "s0", "8a", "s5"), strict=True)
+    await asyncio.gather(*(asked(documents, plan, {"id": id, "c": "7b"}, admin, counted) for plan, id in asks))
+
+    assert (counted.borrowed, counted.asked.total()) == (1, 2)
+
+
+class BorrowedPool(CountingPool):
+    """A pool that counts its loans, too."""
+
+    borrowed = 0
+
+    def acquire(self, *, timeout: float) -> Any:
+        """Lend a connection that counts."""
+        self.borrowed += 1
+        return super().acquire(timeout=timeout)
+
+
+def statement_of(plan: Plan) -> str:
+    """What a page's round sends."""
+    assert plan.query is not None
+    assert isinstance(plan.query.read, PageRead)
+    return plan.query.read.statement
