@@ -112,7 +112,7 @@ class Closing:
         its day closed and opens it again.
         """
         held = fold_level.held(tenant)
-        limit_ms = CLOSE_MS if len(students) > 1 else SINGLE_CLOSE_MS
+        limit_ms, seconds = (CLOSE_MS, None) if len(students) > 1 else (SINGLE_CLOSE_MS, SINGLE_CLOSE_MS / 1_000)
         async with tenant_transaction(self._pool, tenant, limit_ms=limit_ms, settings=held) as connection:
             if await fold_level.of_tenant(connection, tenant) > self._level:
                 return 0
@@ -123,7 +123,7 @@ class Closing:
             days = ended_days(now, zones.tenant)
             new = {student: _since(days, until, zones.tenant) for student, until in locked.items()}
             stored = await closing.stored(connection, tenant, locked)
-            log = await facts.log_of_students(connection, tenant, locked)
+            log = await facts.log_of_students(connection, tenant, locked, seconds=seconds)
             classes = await facts.rostered_classrooms(connection, tenant, {event.classroom for event in log})
             made = await indexes(connection, tenant, new, zones, by_view(log, classrooms=classes))
             kept = {key for key in stored if key[1] in days and key[1] not in new[key[0]]}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db import fold_level
+from db import facts, fold_level
 from db.enrollments import save_assignment
 from db.live import Live
 from db.pool import Pool, tenant_transaction
@@ -211,6 +211,25 @@ async def test_a_student_whose_days_cannot_be_closed_keeps_no_other_waiting(
     await closing_of(mills[0]).once()
 
     assert [len(await mill.rows(SNAPSHOTS)) for mill in mills] == [0, 1]
+
+
+@pytest.mark.feature("002-09")
+async def test_the_log_of_a_student_alone_may_take_longer_than_a_statement(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Years of events come after the pool's patience; without them being waited for nobody's days would be closed."""
+    mill = await mill_of(pool, live)
+    await mill.recorded_and_folded([quiz("q1", 0.9, NOON)])
+    reading = facts.log_of_students
+
+    async def slow(connection: Any, tenant: int, students: Any, *, seconds: float | None = None) -> Any:
+        if seconds is None:
+            raise TimeoutError
+        return await reading(connection, tenant, students, seconds=seconds)
+
+    monkeypatch.setattr(facts, "log_of_students", slow)
+
+    assert len(await closed(mill, MIDNIGHT)) == 1
 
 
 @pytest.mark.feature("X-38")
