@@ -42,9 +42,8 @@ class Mover:
         if audience.timer is not None:
             audience.timer.cancel()
             audience.timer = None
-        worker = self._workers.get(audience)
-        if worker is not None and worker is not asyncio.current_task():
-            worker.cancel()
+        # What is read or executed for it at this moment comes to its end, unheard: graphql-core, cancelled, leaves
+        # coroutines behind that were never awaited.
 
     def _wait_for(self, audience: "Audience") -> None:
         audience.timer = None
@@ -69,7 +68,8 @@ class Mover:
         told: dict[Hashable, Any] = {}
         try:
             first, feeds = batch[0].feed, [audience.feed for audience in batch]
-            pages = await patiently(partial(first.read, feeds))
+            is_wanted = partial(_is_wanted, batch)
+            pages = await patiently(partial(first.read, feeds), while_=is_wanted)
         except Exception as error:
             for audience in batch:
                 _fail(audience, error)
@@ -98,6 +98,10 @@ def _taken(waiting: "dict[Audience, None]") -> "list[Audience]":
             spots.add(audience.feed.spot)
             batch.append(audience)
     return batch
+
+
+def _is_wanted(batch: "Sequence[Audience]") -> bool:
+    return any(audience.is_open for audience in batch)
 
 
 def _fail(audience: "Audience", error: Exception) -> None:

@@ -12,14 +12,18 @@ RETRY_SECONDS = 0.25
 Value = TypeVar("Value")
 
 
-async def patiently(load: Callable[[], Awaitable[Value]]) -> Value:
-    """Try again while Postgres is away, up to PATIENCE_SECONDS."""
+def _always() -> bool:
+    return True
+
+
+async def patiently(load: Callable[[], Awaitable[Value]], *, while_: Callable[[], bool] = _always) -> Value:
+    """Try again while Postgres is away and somebody waits for it, up to PATIENCE_SECONDS."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_SECONDS
     while True:
         try:
             return await load()
         except LOST:
-            if loop.time() >= deadline:
+            if loop.time() >= deadline or not while_():
                 raise
         await asyncio.sleep(RETRY_SECONDS)
