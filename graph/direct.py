@@ -6,7 +6,6 @@ changed, and every doubt before leaves the request to the way that all others go
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -96,7 +95,7 @@ class Direct:
         """`known` tells the bearer of a token without waiting, or says nothing by None."""
         self.http = http
         self._known = known
-        self._under_way: deque[_Ride] = deque()  # in the order of their deadlines
+        self._under_way: dict[_Ride, None] = {}  # in the order of their deadlines; no more than the gate has places
         self._watch: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -163,22 +162,22 @@ class Direct:
             return
         viewer, loop = ride.context.viewer, asyncio.get_running_loop()
         ride.over_at = loop.time() + self.http.documents.seconds_max
-        self._under_way.append(ride)
+        self._under_way[ride] = None
         if self._watch is None:
             self._watch = loop.call_at(ride.over_at, self._stop_late)
         self.http.engine.recorder.submit(viewer.tenant, ride.begun.submissions, ride.end, recorded_by=viewer.key)
 
-    def forget_ended(self) -> None:
-        """Drop those from the watch that have their answer."""
-        while self._under_way and self._under_way[0].is_over:
-            self._under_way.popleft()
+    def forget(self, ride: "_Ride") -> None:
+        """Watch it no longer."""
+        self._under_way.pop(ride, None)
 
     def _stop_late(self) -> None:
         """Answer whoever has waited for longer than an operation may."""
         loop = asyncio.get_running_loop()
-        while self._under_way and (self._under_way[0].is_over or self._under_way[0].over_at <= loop.time()):
-            self._under_way.popleft().stop()
-        self._watch = loop.call_at(self._under_way[0].over_at, self._stop_late) if self._under_way else None
+        for ride in [ride for ride in self._under_way if ride.over_at <= loop.time()]:
+            ride.stop()
+        oldest = next(iter(self._under_way), None)
+        self._watch = None if oldest is None else loop.call_at(oldest.over_at, self._stop_late)
 
     def end_slowly(self, ride: "_Ride", outcome: Any) -> None:
         """Have an answer worded that no shape writes: an error, or a payload out of shape."""
@@ -212,7 +211,8 @@ class _Ride:
         except Exception as error:  # worded, or masked and logged, where every error of a resolver is
             payload, shown = error, None
         if shown is None:
-            self.is_over = True  # its answer is being written: the watch need not
+            self.is_over = True  # its answer is being worded, and the watch has no say in it any more
+            self.direct.forget(self)
             self.direct.end_slowly(self, payload)
             return
         self.direct.http.documents.tally.compiled += 1
@@ -244,7 +244,7 @@ class _Ride:
 
     def _finish(self, status: int) -> None:
         self.is_over = True
-        self.direct.forget_ended()
+        self.direct.forget(self)
         self.operation.status = status
         self.direct.http.gate.leave()
         self.operation.finish(self.direct.http.tell)
