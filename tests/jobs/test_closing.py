@@ -175,6 +175,24 @@ async def test_while_events_are_folded_a_day_is_closed_later_and_not_never(pool:
     assert await mill.rows(DUE, "s1") == [(MIDNIGHT + 2 * DAY,)]
 
 
+async def test_a_round_ends_where_folds_begin(pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    mill = await mill_of(pool, live, now=MIDNIGHT)
+    await closing_of(mill).once()  # whoever is due of other tests
+    mill.clock.now = NOON
+    second_quiz = graded("q2", "s2", 0.8, kind=Kind.QUIZ_ATTEMPT, occurred_at=NOON)
+    await mill.recorded_and_folded([quiz("q1", 0.9, NOON), second_quiz])
+    monkeypatch.setattr(closing_module, "STEP_STUDENTS", 1)
+    answers = iter([False, False, True, False, False])  # when a round begins, then before each student
+    mill.clock.now = MIDNIGHT
+
+    closing = closing_of(mill, is_busy=lambda: next(answers))
+    first = await closing.once()
+    second = await closing.once()
+
+    assert (first, second) == (1, 1)
+    assert len(await mill.rows(SNAPSHOTS)) == 2
+
+
 async def test_a_student_whose_days_cannot_be_closed_keeps_no_other_waiting(
     pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
