@@ -208,7 +208,11 @@ class Drain:
                     attempt = await self._attempt(connection, tenant, shard, claimed)
                     rows = attempt.rows
                     span = self.tracer.join("fold batch", _traces(rows), seconds_ago=perf_counter() - began)
-                    batch = Batch(tuple(rows), traceparent=span.traceparent if span else None)
+                    batch = Batch(
+                        tuple(rows),
+                        traceparent=span.traceparent if span else None,
+                        log_seconds=SINGLE_FOLD_MS / 1_000 if limit == 1 else None,
+                    )
                     with within(self.tracer, span):
                         moved = await self._fold(connection, tenant, batch, recall)
                     await outbox.delete(connection, tenant, rows)
