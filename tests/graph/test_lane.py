@@ -31,7 +31,7 @@ from graph.telling import Operation
 from rules.access import Role, Scope
 from server.app import excuse, past_routing
 from server.identity import Identity, SharedSecret
-from server.lane import lane_of
+from server.lane import Heads, lane_of
 from server.serving import UVICORN, listen
 from tests.jobs.test_recorder import held
 from tests.rows.district import NOW, District
@@ -367,6 +367,14 @@ async def test_headers_are_judged_alike(pair: Pair) -> None:
         assert len(answers) >= 2, case
 
 
+@pytest.mark.feature("003-36")
+@pytest.mark.parametrize("value", ["close", "foo, CLOSE", "keep-alive, close"])
+async def test_a_connection_ends_where_a_request_without_a_body_asks_for_it(pair: Pair, value: str) -> None:
+    answers = await pair.alike(lambda intake: [post(intake.token(), b"", f"connection: {value}")], by_lane=0)
+
+    assert [answer[9:12] for answer in answers] == [b"400"]
+
+
 async def test_pieces_and_rows_of_requests_are_answered_in_order(pair: Pair) -> None:
     def events(intake: Intake) -> list[bytes]:
         return [post(intake.token(), asked(RECORD, {"input": graded(f"e{n}")})) for n in range(6)]
@@ -507,6 +515,30 @@ async def test_a_shutdown_answers_what_is_under_way_and_closes_the_connection(
             assert b"ACCEPTED" in answer, by_lane
             assert b"connection: close\r\n" in answer, by_lane
             assert [event[1] for event in await intake.log()] == ["known", "e1"]
+
+
+async def test_at_a_shutdown_half_a_next_request_is_not_waited_for(
+    pool: Pool, live: Live, redis_url: str, database_url: str
+) -> None:
+    answers = []
+    for by_lane in (False, True):
+        async with side_on(pool, live, redis_url, by_lane=by_lane) as side:
+            intake = await Pair(side, side, pool).tenant()
+            token = intake.token()
+            await side.met(token)
+            async with connected(side.port) as (idle, _), connected(side.port) as (reader, writer):
+                async with held(database_url, intake.district.tenant) as hold:
+                    writer.write(post(token, asked(RECORD, {"input": graded("e1")})))
+                    await hold.blocked()
+                    writer.write(post(token, asked(RECORD, {"input": graded("e2")}))[:40])
+                    await side.sent(last(token))  # by then the half has come too
+                    side.server.should_exit = True
+                    assert await asyncio.wait_for(idle.read(), SECONDS_MAX) == b""
+                answers.append(_UNLIKE.sub(b"~", await asyncio.wait_for(reader.read(), SECONDS_MAX)))
+
+    assert answers[1] == answers[0]
+    assert b"ACCEPTED" in answers[1]
+    assert b"connection: close\r\n" in answers[1]
 
 
 async def test_an_error_of_the_store_is_worded_alike(pair: Pair, database_url: str) -> None:
@@ -750,3 +782,42 @@ async def test_the_end_waits_for_answers_that_are_being_worded(
         words.set()
         await closing
         assert b"INTERNAL" in await asking
+
+
+@pytest.fixture
+def heads(monkeypatch: pytest.MonkeyPatch) -> Heads:
+    monkeypatch.setattr("server.lane.HEADS_MAX", 2)
+    return Heads(lambda token: token != "stranger")
+
+
+def _is_kept(heads: Heads, head: bytes) -> bool:
+    found = heads.of(head)
+    assert found is not None
+    return heads.of(head) is found
+
+
+def test_heads_are_kept_from_their_second_sight_on_and_only_with_a_proven_token(heads: Heads) -> None:
+    assert not _is_kept(heads, post("known", b""))
+    assert _is_kept(heads, post("known", b""))
+    assert [heads.of(post("known", b"", "connection: close")) for _ in range(2)] == [None, None]
+    assert not any(_is_kept(heads, post("stranger", b"")) for _ in range(5))
+    assert not any(_is_kept(heads, post("known", b"", "x-request-id: mine")) for _ in range(5))
+    assert not any(_is_kept(heads, post("known", b"", "x-more: " + "x" * 5_000)) for _ in range(5))
+
+
+def test_heads_that_come_once_push_none_out(heads: Heads) -> None:
+    for _ in range(3):
+        heads.of(post("known", b""))
+
+    for number in range(10):
+        heads.of(post("known", b"", f"x-amzn-trace-id: {number}"))
+
+    assert _is_kept(heads, post("known", b""))
+
+
+def test_no_head_is_kept_for_long(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        found = heads.of(post("known", b""))
+    monkeypatch.setattr("server.lane.HEADS_HOLD_SECONDS", -1.0)
+
+    assert heads.of(post("known", b"")) is not found
