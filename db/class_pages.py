@@ -1,6 +1,7 @@
 """What a class page asks for, in SQL: freshness, rates, who is at risk, what happened lately, the policy."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from db import boards
 from db.dashboards import AHEAD_MINUTES_MAX, FIRST_AT_RISK, FIRST_FLAG, RECENT_DAYS
@@ -8,6 +9,7 @@ from db.pages import ENROLLED_TODAY, FRESH_FIELDS, LAG, composed, limit_of, page
 from db.timelines import AFTER_ALL
 from db.written import (
     IN_DOUBT,
+    KEPT,
     Fields,
     Objects,
     Order,
@@ -111,16 +113,18 @@ FIELDS: Fields = {
 }
 """What may be selected beside objects."""
 
+# `offset 0` keeps the day from being worked out again for each row that is compared with it.
 _CLASS = f"""
 select a.place, fresh.seq, ties.is_teacher, ties.is_enrolled,
-    case when ties.is_teacher or a.is_admin then <classroom> end as page
+    case when ties.is_teacher or a.is_admin then <classroom> end as page, <version> as version,
+    case when (ties.is_teacher or a.is_admin) and a.known is distinct from <version> then <lists> end as lists
 from <ask>
 cross join <fresh> fresh
 join classroom r on r.tenant = $1 and r.classroom = a.key
 join tenant t on t.tenant = $1
 left join school h on h.tenant = $1 and h.school = r.school
 cross join lateral (select coalesce(r.zone, h.zone, t.zone) as zone) z
-cross join lateral (select ($2::timestamptz at time zone z.zone)::date as day) today
+cross join lateral (select ($2::timestamptz at time zone z.zone)::date as day offset 0) today
 cross join lateral (
     select coalesce(bool_or(m.role = 'TEACHER'), false) as is_teacher,
         coalesce(bool_or(m.role = 'STUDENT'), false) as is_enrolled
@@ -129,6 +133,8 @@ cross join lateral (
 ) ties
 left join classroom_state s on s.tenant = $1 and s.classroom = a.key
 """  # noqa: S608 - composed of constants above
+# The number of the class, and the moment it was reached: a restored database counts on from an earlier number.
+_VERSION = "concat(s.change_no, '@', s.assessed_at)"
 _ENROLLED = f"""(select true from enrollment m where m.tenant = $1 and m.classroom = a.key and m.person = x.student
     and m.role = 'STUDENT' and {ENROLLED_TODAY} limit 1)"""  # noqa: S608 - composed of constants above
 # Whoever is in the class today, its teachers may see; of one who has left, only the reference executor knows more.
@@ -150,8 +156,28 @@ _POLICY = """(
 
 def statement_of(parts: Sequence[Part], kinds: Sequence[str] = (), *, with_seq: bool = False) -> str:
     """The statement that writes these parts of classes; `kinds` are the types of the values that are left open."""
-    written = _CLASS.replace("<classroom>", _WRITER.object("Classroom", parts))
-    return composed(written, parts, kinds, with_seq=with_seq)
+    lists: list[str] = []
+    written = _CLASS.replace("<classroom>", _WRITER.object("Classroom", _beside("Classroom", parts, lists)))
+    version, texts = (_VERSION, f"array[{', '.join(lists)}]") if lists else ("null::text", "null::text[]")
+    return composed(written.replace("<version>", version).replace("<lists>", texts), parts, kinds, with_seq=with_seq)
+
+
+def _beside(kind: str, parts: Sequence[Part], lists: list[str]) -> list[Part]:
+    """The parts, where lists that hold as long as the class's number are written beside them, into `lists`."""
+    left = []
+    for part in parts:
+        if (kind, part.field) in HELD and not _shows_students(part.parts):
+            lists.append(OBJECTS[kind, part.field](part))
+            left.append(Part(part.key, KEPT))
+        elif (kind, part.field) == ("Classroom", "dashboard"):
+            left.append(replace(part, parts=tuple(_beside("Dashboard", part.parts, lists))))
+        else:
+            left.append(part)
+    return left
+
+
+def _shows_students(parts: Sequence[Part]) -> bool:
+    return any(part.field == "student" or _shows_students(part.parts) for part in parts)
 
 
 def _at_risk(part: Part) -> str:
@@ -257,6 +283,9 @@ PAGES = {
     ("Classroom", "concepts"): CONCEPTS_ORDER,
 }
 """The lists among them."""
+HELD = {("Dashboard", "atRisk"), ("Classroom", "riskFlags")}
+"""Those that are made of flags alone: they are written under the class's lock, and its number moves with them. Where
+names and roles of students are shown beside, the roster has a say, and they are read each time."""
 BELOW = {
     ("Classroom", "asOf"): "AsOf",
     ("Classroom", "rollup"): "ClassroomRollup",

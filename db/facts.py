@@ -163,15 +163,18 @@ async def claimed_events(
     return [LoggedEvent(event_of(row), *row[beside:]) for row in rows]
 
 
-async def log_of_students(connection: Connection, tenant: int, students: Iterable[str]) -> list[LearningEvent]:
+async def log_of_students(
+    connection: Connection, tenant: int, students: Iterable[str], *, seconds: float | None = None
+) -> list[LearningEvent]:
     """Read every effective event of these students and the corrections that speak of them, in no order.
 
-    A regrade is theirs whose work it regrades, whatever student it names itself.
+    A regrade is theirs whose work it regrades, whatever student it names itself. `seconds` is how long the answer may
+    take where that is not the pool's own limit.
     """
     wanted = sorted(students)
     if not wanted:
         return []
-    rows = await connection.fetch(LOG_OF_STUDENTS, tenant, wanted)
+    rows = await connection.fetch(LOG_OF_STUDENTS, tenant, wanted, timeout=seconds)
     found = [event_of(row) for row in rows if row["kind"] != Kind.SUBMISSION_REGRADED]
     named = {(row["student"], seq) for row in rows for seq in row["regraded_by"] or ()}
     if named:

@@ -12,16 +12,16 @@ from typing import Any
 
 from db.freshness import BY_INDEX, LAG_MS_MAX, WITHHELD_MAX
 from db.pool import Connection
-from db.written import Fields, Page, Part, Writer, moment, truth
+from db.written import KEPT, Fields, Page, Part, Writer, moment, truth
 
 # Many short asks by one plan: a plan of their own would cost each of them more than the look itself.
 SETTINGS = f"{BY_INDEX}; SET LOCAL plan_cache_mode = force_generic_plan"
 ASKS_MAX = 64  # in one statement
 ENROLLED_TODAY = "m.started <= today.day and (m.ended is null or m.ended > today.day)"
 
-ASK = "unnest($3::int[], $4::text[], $5::text[], $6::bool[], $7::bool[], $8::bool[], $9::bool[]<more>)"
-COLUMNS = "place, key, viewer, is_admin, as_teacher, as_guardian, as_student"
-FIRST_FREE = 10  # the number of the first argument that a document brings
+ASK = "unnest($3::int[], $4::text[], $5::text[], $6::bool[], $7::bool[], $8::bool[], $9::bool[], $10::text[]<more>)"
+COLUMNS = "place, key, viewer, is_admin, as_teacher, as_guardian, as_student, known"
+FIRST_FREE = 11  # the number of the first argument that a document brings
 
 FRESH_FIELDS: Fields = {
     "AsOf": {
@@ -74,7 +74,16 @@ class Found:
     seq: int | None  # how far the folds had come, where the document speaks of it
     is_tied: bool  # teacher of the class, or of a class of the student
     is_linked: bool  # in the class, or the student's guardian with consent
-    text: str | None
+    text: str | None  # with KEPT where a list belongs
+    version: str | None = None  # of what the lists are made of, where there are such lists
+    lists: tuple[str, ...] | None = None  # none where the version is the one that is known
+
+
+def whole(text: str, lists: Sequence[str]) -> str:
+    """A text with its lists in their places."""
+    first, *others = text.split(KEPT)
+    assert len(others) == len(lists)
+    return first + "".join(f"{one}{other}" for one, other in zip(lists, others, strict=True))
 
 
 def composed(statement: str, parts: Sequence[Part], kinds: Sequence[str], *, with_seq: bool) -> str:
@@ -144,9 +153,18 @@ def _of_page(writer: Writer, kind: str, part: Part, page: Page, places: int, cur
 
 
 async def read_pages(
-    connection: Connection, tenant: int, statement: str, asks: Sequence[Ask], *, now: datetime
+    connection: Connection,
+    tenant: int,
+    statement: str,
+    asks: Sequence[Ask],
+    *,
+    known: Sequence[str | None],
+    now: datetime,
 ) -> list[Found | None]:
-    """Read what each ask is for, in a transaction begun with SETTINGS; None where the roster has no such key."""
+    """Read what each ask is for, in a transaction begun with SETTINGS; None where the roster has no such key.
+
+    `known` has the version of the lists that the caller holds for each ask: those are not written again.
+    """
     assert len(asks) <= ASKS_MAX
     rows = await connection.fetch(
         statement,
@@ -159,9 +177,10 @@ async def read_pages(
         [ask.as_teacher for ask in asks],
         [ask.as_guardian for ask in asks],
         [ask.as_student for ask in asks],
+        known,
         *map(list, zip(*(ask.values for ask in asks), strict=True)),
     )
     found: list[Found | None] = [None] * len(asks)
-    for place, seq, is_tied, is_linked, text in rows:
-        found[place] = Found(seq, is_tied, is_linked, text)
+    for place, seq, is_tied, is_linked, text, version, lists in rows:
+        found[place] = Found(seq, is_tied, is_linked, text, version, None if lists is None else tuple(lists))
     return found

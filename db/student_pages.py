@@ -112,7 +112,8 @@ FIELDS: Fields = {
 _STUDENT = f"""
 select a.place, fresh.seq, ties.is_taught, ties.is_linked,
     case when a.is_admin or a.as_teacher and ties.is_taught or a.as_guardian and ties.is_linked
-        or a.as_student and a.key = a.viewer then <student> end as page
+        or a.as_student and a.key = a.viewer then <student> end as page,
+    null::text as version, null::text[] as lists
 from <ask>
 cross join <fresh> fresh
 join student u on u.tenant = $1 and u.student = a.key
@@ -126,7 +127,9 @@ cross join lateral (
         select from enrollment m
         join classroom c on c.tenant = $1 and c.classroom = m.classroom
         left join school h on h.tenant = $1 and h.school = c.school
-        cross join lateral (select ($2::timestamptz at time zone coalesce(c.zone, h.zone, t.zone))::date as day) today
+        cross join lateral (
+            select ($2::timestamptz at time zone coalesce(c.zone, h.zone, t.zone))::date as day offset 0
+        ) today
         join enrollment e on e.tenant = $1 and e.classroom = m.classroom and e.person = a.viewer
             and e.role = 'TEACHER' and e.started <= today.day and (e.ended is null or e.ended > today.day)
         where m.tenant = $1 and m.person = a.key and m.role = 'STUDENT' and {ENROLLED_TODAY}

@@ -12,6 +12,8 @@ PARTS_MAX = 40  # of one object; Postgres's format() takes 100 arguments
 DOUBT = "\x01"
 """Stands where only the reference executor can say; JSON of Postgres never holds it, since it escapes such letters."""
 IN_DOUBT = "E'\\x01'"
+KEPT = "\x02"
+"""Stands where a list belongs that is written beside the text; see db.pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Writer:
     def _value(self, kind: str, part: Part) -> str:
         if part.field == "__typename":
             return f"""'"{kind}"'"""
+        if part.field == KEPT:
+            return "E'\\x02'"
         return self.objects[kind, part.field](part) if part.parts else self.fields[kind][part.field]
 
 

@@ -146,15 +146,18 @@ def _default(field: GraphQLInputField) -> tuple[()] | tuple[Any]:
 
 def _mending(mends: list[tuple[str, Mend]]) -> Mend:
     """Mend the fields that need it, in place."""
-    if not mends:
-        return lambda given: given
-    one = attrgetter(mends[0][0])
-    values_of: Callable[[Any], tuple[Any, ...]] = (
-        attrgetter(*(name for name, _ in mends)) if len(mends) > 1 else lambda given: (one(given),)
-    )
+    ids = [name for name, mend in mends if mend is str]
+    others = [(name, attrgetter(name), mend) for name, mend in mends if mend is not str]
+    ids_of: Callable[[Any], Any] = attrgetter(*ids) if len(ids) > 1 else lambda given: [getattr(given, n) for n in ids]
 
     def mend(given: Any) -> Any:
-        for (name, mend_value), value in zip(mends, values_of(given), strict=True):
+        if int in map(type, ids_of(given)):  # nearly all ids are sent as texts
+            for name in ids:
+                value = getattr(given, name)
+                if value.__class__ is int:
+                    setattr(given, name, str(value))
+        for name, value_of, mend_value in others:
+            value = value_of(given)
             if value is not None and value is not strawberry.UNSET:
                 setattr(given, name, mend_value(value))
         return given
@@ -163,4 +166,6 @@ def _mending(mends: list[tuple[str, Mend]]) -> Mend:
 
 
 def _each(mend: Mend) -> Mend:
+    if mend is str:
+        return lambda values: [str(value) if value.__class__ is int else value for value in values]
     return lambda values: [None if value is None else mend(value) for value in values]

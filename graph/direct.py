@@ -6,7 +6,6 @@ changed, and every doubt before leaves the request to the way that all others go
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import Context as Surroundings
 from dataclasses import dataclass
@@ -98,7 +97,7 @@ class Direct:
         """`known` tells the bearer of a token without waiting, or says nothing by None."""
         self.http = http
         self.known = known
-        self._under_way: deque[_Ride] = deque()  # in the order of their deadlines
+        self._under_way: dict[_Ride, None] = {}  # in the order of their deadlines; no more than the gate has places
         self._watch: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -173,7 +172,7 @@ class Direct:
             return
         viewer, loop = ride.context.viewer, asyncio.get_running_loop()
         ride.over_at = loop.time() + self.http.documents.seconds_max
-        self._under_way.append(ride)
+        self._under_way[ride] = None
         if self._watch is None:
             self._watch = loop.call_at(ride.over_at, self._stop_late, context=Surroundings())
         try:
@@ -181,19 +180,21 @@ class Direct:
         except Exception as error:
             ride.end(error)
 
-    def forget_ended(self) -> None:
-        """Drop those from the watch that have their answer."""
-        while self._under_way and self._under_way[0].is_over:
-            self._under_way.popleft()
+    def forget(self, ride: "_Ride") -> None:
+        """Watch it no longer."""
+        self._under_way.pop(ride, None)
 
     def _stop_late(self) -> None:
         """Answer whoever has waited for longer than an operation may."""
-        loop, late = asyncio.get_running_loop(), self._under_way
+        loop = asyncio.get_running_loop()
         try:
-            while late and (late[0].is_over or late[0].over_at <= loop.time()):
-                late.popleft().stop()
+            for ride in [ride for ride in self._under_way if ride.over_at <= loop.time()]:
+                self.forget(ride)
+                ride.stop()
         finally:  # whatever broke, the others are stopped too
-            self._watch = loop.call_at(late[0].over_at, self._stop_late, context=Surroundings()) if late else None
+            oldest = next(iter(self._under_way), None)
+            again = None if oldest is None else loop.call_at(oldest.over_at, self._stop_late, context=Surroundings())
+            self._watch = again
 
     def end_slowly(self, ride: "_Ride", outcome: Any) -> None:
         """Have an answer worded that no shape writes: an error, or a payload out of shape."""
@@ -227,7 +228,8 @@ class _Ride:
         except Exception as error:  # worded, or masked and logged, where every error of a resolver is
             payload, shown = error, None
         if shown is None:
-            self.is_over = True  # its answer is being written: the watch need not
+            self.is_over = True  # its answer is being worded, and the watch has no say in it any more
+            self.direct.forget(self)
             self.direct.end_slowly(self, payload)
             return
         self.direct.http.documents.tally.compiled += 1
@@ -236,7 +238,7 @@ class _Ride:
     def stop(self) -> None:
         """Answer that it took too long, unless it has its answer; what was told may be stored all the same."""
         if not self.is_over:
-            self._reply(self._answered, self.direct.http.documents.stopped(self.plan))
+            self._reply(lambda plan: self._answered(self.direct.http.documents.stopped(plan)), self.plan)
 
     async def worded(self, outcome: Any) -> None:
         """Answer by the reference executor."""
@@ -275,7 +277,7 @@ class _Ride:
 
     def _finish(self) -> None:
         self.direct.http.gate.leave()
-        self.direct.forget_ended()
+        self.direct.forget(self)
         self.operation.finish(self.direct.http.tell)
 
 

@@ -32,6 +32,9 @@ class RecordStatus(Enum):
     REJECTED = strawberry.enum_value("REJECTED", description="It is wrong or not yours to tell: see `errors`.")
 
 
+_STATUS = {status: RecordStatus[status.name] for status in Status}
+
+
 @strawberry.enum(description="What a correction does.")
 class CorrectionEffect(Enum):
     """The effects of `db.evidence.Effect`, described."""
@@ -181,7 +184,7 @@ def answered(submission: Submission, answer: Answer) -> RecordEventPayload:
     """The answer to an event that the log has."""
     is_conflict = answer.status is Status.CONFLICT
     return RecordEventPayload(
-        status=RecordStatus[answer.status.name],
+        status=status_of(answer),
         event=event_of(submission, answer),
         type_inferred=submission.type_inferred,
         idempotent=submission.is_idempotent,
@@ -191,6 +194,11 @@ def answered(submission: Submission, answer: Answer) -> RecordEventPayload:
         else None,
         seq=Seq(answer.seq),
     )
+
+
+def status_of(answer: Answer) -> RecordStatus:
+    """What became of it, as clients read it."""
+    return _STATUS[answer.status]
 
 
 def event_of(submission: Submission, answer: Answer) -> RecordedEvent:

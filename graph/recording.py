@@ -23,6 +23,7 @@ from graph.receipts import (
     effect_of,
     errors_of,
     rejected,
+    status_of,
 )
 from graph.receipts import event_of as stored_event_of
 from graph.refusal import ErrorCode, Refused
@@ -78,7 +79,7 @@ async def _told_void(context: Context, input: VoidEventInput) -> VoidEventPayloa
         return VoidEventPayload(status=RecordStatus.REJECTED, errors=errors_of(made))
     (answer,) = await stored(context, [made])
     return VoidEventPayload(
-        status=RecordStatus[answer.status.name],
+        status=status_of(answer),
         event=stored_event_of(made, answer),
         effect=effect_of(answer),
         seq=Seq(answer.seq),

@@ -1,15 +1,16 @@
 """Reads that are asked for at the same moment, in one transaction of their tenant: the busier, the cheaper each."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextvars import Context as Surroundings
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias
 
-from db.pages import ASKS_MAX, SETTINGS, Ask, Found, read_pages
+from db.pages import ASKS_MAX, SETTINGS, Ask, Found, read_pages, whole
 from db.pool import LOST, Connection, Pool, tenant_transaction
+from graph.kept import Kept, Lists
 
 ROUNDS_MAX = 2  # of one tenant under way: one is read while the other is answered
 STATEMENTS_MAX = 8  # in one round
@@ -34,7 +35,8 @@ class _Line:
 class Together:
     """The reads of a process. While rounds of a tenant are under way, its next one gathers."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Kept | None = None) -> None:
+        self._kept = kept or Kept()
         self._lines: dict[tuple[Pool, int], _Line] = {}  # only those that somebody waits in
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,7 +70,7 @@ class Together:
         taken = _taken(line)
         try:
             if taken:
-                await _answer(line, taken)
+                await self._answer(line, taken)
         finally:
             for asks in taken.values():
                 for answer in asks.values():
@@ -77,6 +79,44 @@ class Together:
             self._go_on(line)
             if not line.rounds:
                 self._lines.pop((line.pool, line.tenant), None)
+
+    async def _answer(self, line: _Line, taken: Taken) -> None:
+        """Answer all of a round: statement by statement, each as soon as it is read."""
+        try:
+            async with tenant_transaction(line.pool, line.tenant, read_only=True, settings=SETTINGS) as connection:
+                for statement, asks in taken.items():
+                    await self._read(connection, line, statement, asks)
+        except Exception as error:
+            # asyncpg's word for a value that it cannot send is one of both: that is no failure of the server.
+            is_away = isinstance(error, LOST) and not isinstance(error, ValueError)
+            # Who waits behind a server that says nothing has waited as long, and would wait as long again.
+            behind = _taken(line) if isinstance(error, TimeoutError) else {}
+            for asks in (*taken.values(), *behind.values()):
+                for answer in asks.values():
+                    if not answer.done():
+                        # One ask that no statement takes must not fail its neighbours: each is then read by itself.
+                        answer.set_exception(error) if is_away else answer.set_result(None)
+
+    async def _read(self, connection: Connection, line: _Line, statement: str, asks: dict[Ask, Answer]) -> None:
+        keys = [(line.pool, line.tenant, statement, ask.key, ask.values) for ask in asks]
+        held = [self._kept.of(key) for key in keys]
+        known = [None if one is None else one.version for one in held]
+        found = await read_pages(connection, line.tenant, statement, list(asks), known=known, now=line.clock())
+        for answer, key, before, one in zip(asks.values(), keys, held, found, strict=True):
+            answer.set_result(None if one is None else self._whole(key, before, one))
+
+    def _whole(self, key: Hashable, before: Lists | None, found: Found) -> Found:
+        """What was found, with its lists in their places: those of the present version."""
+        if found.text is None or found.version is None:
+            return found
+        lists = found.lists
+        if lists is None:
+            assert before is not None
+            assert before.version == found.version
+            lists = before.texts
+        else:
+            self._kept.keep(key, found.version, lists)
+        return replace(found, text=whole(found.text, lists), lists=None)
 
 
 def _taken(line: _Line) -> Taken:
@@ -87,27 +127,3 @@ def _taken(line: _Line) -> Taken:
         if not asks:
             del line.waiting[statement]
     return taken
-
-
-async def _answer(line: _Line, taken: Taken) -> None:
-    """Answer all of a round: statement by statement, each as soon as it is read."""
-    try:
-        async with tenant_transaction(line.pool, line.tenant, read_only=True, settings=SETTINGS) as connection:
-            for statement, asks in taken.items():
-                await _read(connection, line, statement, asks)
-    except Exception as error:
-        # asyncpg's word for a value that it cannot send is one of both: that is no failure of the server.
-        is_away = isinstance(error, LOST) and not isinstance(error, ValueError)
-        # Who waits behind a server that says nothing has waited as long, and would wait as long again.
-        behind = _taken(line) if isinstance(error, TimeoutError) else {}
-        for asks in (*taken.values(), *behind.values()):
-            for answer in asks.values():
-                if not answer.done():
-                    # One ask that no statement takes must not fail its neighbours: each is then read by itself.
-                    answer.set_exception(error) if is_away else answer.set_result(None)
-
-
-async def _read(connection: Connection, line: _Line, statement: str, asks: dict[Ask, Answer]) -> None:
-    found = await read_pages(connection, line.tenant, statement, list(asks), now=line.clock())
-    for answer, one in zip(asks.values(), found, strict=True):
-        answer.set_result(one)

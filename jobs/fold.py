@@ -41,6 +41,7 @@ class Batch:
     claimed: tuple[Claimed, ...]
     due_classroom: str | None = None
     traceparent: str | None = None  # of the span that folds it, where one of its rows is traced
+    log_seconds: float | None = None  # how long reading a long history may take, where that is not the pool's own limit
 
     @classmethod
     def of_classroom(cls, classroom: str) -> Self:
@@ -71,6 +72,7 @@ class Work:
 
     new: Mapping[ViewKey, list[LearningEvent]]
     replayed: frozenset[ViewKey]
+    log_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,8 @@ async def _work_of(
         await unrostered.set_aside(connection, tenant, strangers)
     if batch.touched_students or views_to_replay:
         await unrostered.bind(connection, tenant, {key[0] for key in views_to_replay})
-    return Work(new, frozenset(key for key in replayed if key[0] in roster.students))
+    known = frozenset(key for key in replayed if key[0] in roster.students)
+    return Work(new, known, batch.log_seconds)
 
 
 def _reopened(work: Work, locked: Mapping[str, StudentLock]) -> list[str]:
@@ -217,7 +220,7 @@ async def _fold_views(
         {key: _concepts(key, work, replayed) for key in keys},
     )
     await _know_rows(connection, tenant, rows, saved)
-    history = await _history(connection, tenant, replayed, roster)
+    history = await _history(connection, tenant, replayed, roster, seconds=work.log_seconds)
     for key in keys:
         known, is_replay = saved[key], key in replayed
         before = known.state_of(rows.items.get(key, ()), rows.concepts[key])
@@ -294,10 +297,10 @@ def _concepts(key: ViewKey, work: Work, replayed: set[ViewKey]) -> Collection[st
 
 
 async def _history(
-    connection: Connection, tenant: int, replayed: set[ViewKey], roster: Roster
+    connection: Connection, tenant: int, replayed: set[ViewKey], roster: Roster, *, seconds: float | None
 ) -> dict[ViewKey, list[LearningEvent]]:
     """The effective events and corrections of the views to rebuild: those of unknown classes wait for the roster."""
-    events = await facts.log_of_students(connection, tenant, {student for student, _ in replayed})
+    events = await facts.log_of_students(connection, tenant, {student for student, _ in replayed}, seconds=seconds)
     unknown = {event.classroom for event in events if event.classroom} - roster.zones.keys()
     zones = roster.zones | (await facts.rostered_classrooms(connection, tenant, unknown) if unknown else {})
     return by_view(events, classrooms=zones)

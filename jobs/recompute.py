@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 from db import background, drift
 from db.background import Job, JobKind, JobScope, JobState
@@ -21,7 +22,7 @@ from db.pool import Connection, Pool, tenant_transaction
 from jobs import policy_change, shadow
 from jobs.policy_change import Plan
 from jobs.replay import Part
-from jobs.shadow import Difference
+from jobs.shadow import Comparer, Difference
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,10 @@ STEP_CLASSROOMS = 8
 DIFFERENCES_MAX = 50  # of each kind of row
 WAIT_SECONDS = 0.05
 BEAT_EVERY = 40  # waits
+BEAT_SECONDS = 2.0
 SETTLE_TRIES = 20
 SETTLE_SECONDS = 0.25
+Result = TypeVar("Result")
 COUNTS = ("scores_moved", "levels_changed", "mastery_gained", "mastery_lost", "flags_raised", "flags_cleared")
 BESIDE = ("levels_changed",)  # the release before takes no other words among the counts of a job that it knows
 
@@ -154,6 +157,11 @@ class Run:
             await self._until_folded()
         await self._finish()
 
+    @cached_property
+    def _comparer(self) -> Comparer:
+        assumed = {self._job.classroom: self._plan.assumed} if self._plan else {}
+        return Comparer(self._bench.pool, self._tenant, assumed)
+
     @property
     def _plan(self) -> Plan | None:
         return Plan(**self._at.plan) if self._at.plan else None
@@ -229,7 +237,7 @@ class Run:
     async def _folded(self, shards: set[int], *, is_cancelled: bool) -> None:
         """Fold here and now what was touched; whoever else folds is as welcome."""
         for shard in sorted(shards):
-            await self._bench.drain_shard(self._tenant, shard)
+            await self._beating(self._bench.drain_shard(self._tenant, shard))
         if is_cancelled:
             raise Cancelled
 
@@ -249,9 +257,7 @@ class Run:
                     at.done, at.count = at.done + at.count, 0
                     is_cancelled = await self._advance(connection)
                 elif waits % BEAT_EVERY == 0:
-                    is_cancelled = await background.beat(
-                        connection, self._tenant, self._job.key, runner=self._bench.runner, now=self._bench.clock()
-                    )
+                    is_cancelled = await self._beat(connection)
                 else:
                     is_cancelled = False
             if not left:
@@ -262,6 +268,25 @@ class Run:
                 return
             await self._pause(WAIT_SECONDS)
             waits += 1
+
+    async def _beating(self, work: Awaitable[Result]) -> Result:
+        """Do what may take long, and show meanwhile that the job has its worker; else another one takes it."""
+        doing = asyncio.ensure_future(work)
+        try:
+            while not doing.done():
+                await asyncio.wait({doing}, timeout=BEAT_SECONDS)
+                if not doing.done():
+                    async with tenant_transaction(self._bench.pool, self._tenant) as connection:
+                        await self._beat(connection)
+            return doing.result()
+        finally:
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
+
+    async def _beat(self, connection: Connection) -> bool:
+        return await background.beat(
+            connection, self._tenant, self._job.key, runner=self._bench.runner, now=self._bench.clock()
+        )
 
     # ------------------------------------------------------------ comparing
 
@@ -275,7 +300,7 @@ class Run:
             (classroom,) = keys
             members = [job.student] if job.scope is JobScope.STUDENT else await self._members(classroom)
             part = Part(members, frozenset({classroom}), (classroom,), ("flags", "classes"))
-        at.note(await self._settled(part))
+        at.note(await self._beating(self._settled(part)))
         at.after, at.done = keys[-1], at.done + len(keys)
         async with tenant_transaction(self._bench.pool, self._tenant) as connection:
             is_cancelled = await self._advance(connection)
@@ -289,11 +314,8 @@ class Run:
 
     async def _settled(self, part: Part) -> shadow.Comparison:
         """Compare, a few times over if something waits: traffic pauses, and a backlog is told as what was skipped."""
-        assumed = {self._job.classroom: self._plan.assumed} if self._plan else {}
         for tries_left in reversed(range(SETTLE_TRIES)):
-            found = await shadow.compared(
-                self._bench.pool, self._tenant, part, now=self._bench.clock(), assumed=assumed
-            )
+            found = await self._comparer.compared(part, now=self._bench.clock())
             if not found.skipped or not tries_left:
                 return found
             await self._pause(SETTLE_SECONDS)

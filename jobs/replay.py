@@ -139,18 +139,26 @@ def difference(a: Projections, b: Projections) -> list[str]:
 
 
 async def rebuilt_part(
-    connection: Connection, tenant: int, part: Part, *, now: datetime, assumed: dict[str, Policy] = NOTHING_ASSUMED
+    connection: Connection,
+    tenant: int,
+    part: Part,
+    *,
+    now: datetime,
+    assumed: dict[str, Policy] = NOTHING_ASSUMED,
+    at_once: int = LOG_STUDENTS_MAX,
+    seconds: float | None = None,
 ) -> Projections:
     """What the log says of a part; a class that was never assessed is assessed at `now`.
 
-    `assumed` policies stand in for those that hold, by class.
+    `assumed` policies stand in for those that hold, by class. `at_once` students' logs are read by one statement, which
+    may take `seconds`.
     """
     states: dict[ViewKey, ViewState] = {}
     days: dict[tuple[str, str], MasteryIndex] = {}
     rostered = sorted(await facts.rostered_students(connection, tenant, part.students))
-    for start in range(0, len(rostered), LOG_STUDENTS_MAX):
-        students = rostered[start : start + LOG_STUDENTS_MAX]
-        log = await facts.log_of_students(connection, tenant, students)
+    for start in range(0, len(rostered), at_once):
+        students = rostered[start : start + at_once]
+        log = await facts.log_of_students(connection, tenant, students, seconds=seconds)
         classes = await facts.rostered_classrooms(connection, tenant, {event.classroom for event in log})
         views = by_view(log, classrooms=classes)
         policies = await facts.policies(connection, tenant, {key[1] for key in views}) | assumed

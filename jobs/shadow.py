@@ -13,8 +13,9 @@ import msgspec
 
 from db import drift
 from db.outbox import Waiting
-from db.pool import Connection, Pool, tenant_transaction
+from db.pool import TOO_SLOW, Connection, Pool, tenant_transaction
 from jobs.replay import (
+    LOG_STUDENTS_MAX,
     NOTHING_ASSUMED,
     NOTHING_TO_SAY,
     SNAPSHOT,
@@ -28,6 +29,8 @@ from rules.index import MasteryIndex
 from rules.policy import Policy
 from rules.skill import Standing
 
+SHRINK = 4
+ALONE_SECONDS = 30  # for a log that no statement can read in its time
 NAMES = {
     "works": "WORK",
     "standings": "STANDING",
@@ -63,19 +66,51 @@ class Comparison:
 
 
 async def compared(
-    pool: Pool, tenant: int, part: Part, *, now: datetime, assumed: dict[str, Policy] = NOTHING_ASSUMED
+    pool: Pool,
+    tenant: int,
+    part: Part,
+    *,
+    now: datetime,
+    assumed: dict[str, Policy] = NOTHING_ASSUMED,
+    at_once: int = LOG_STUDENTS_MAX,
 ) -> Comparison:
     """Compare a part with its log, at one moment of the tenant; what waits for the fold is skipped and counted.
 
     `assumed` policies, by class, stand in for those that hold: what differs is then what such a change would move.
+    `at_once` students' logs are read by one statement; one who is read alone may take long.
     """
-    async with tenant_transaction(pool, tenant, read_only=True, settings=SNAPSHOT) as connection:
+    seconds = ALONE_SECONDS if at_once == 1 else None
+    limit_ms = None if seconds is None else seconds * 1_000
+    async with tenant_transaction(pool, tenant, read_only=True, limit_ms=limit_ms, settings=SNAPSHOT) as connection:
         settled = await _settled(connection, tenant, part)
         stored = await stored_part(connection, tenant, settled)
-        rebuilt = await rebuilt_part(connection, tenant, settled, now=now, assumed=assumed)
+        rebuilt = await rebuilt_part(
+            connection, tenant, settled, now=now, assumed=assumed, at_once=at_once, seconds=seconds
+        )
     skipped = len(part.students) - len(settled.students) + len(part.assessed) - len(settled.assessed)
     keys = sum(len(getattr(stored, table).keys() | getattr(rebuilt, table).keys()) for table in part.tables)
     return Comparison(keys, tuple(_differences(stored, rebuilt, part.tables)), skipped)
+
+
+@dataclass(slots=True)
+class Comparer:
+    """Compares part after part of a tenant, with the logs of as many students at once as a statement has time for."""
+
+    pool: Pool
+    tenant: int
+    assumed: dict[str, Policy]
+    at_once: int = LOG_STUDENTS_MAX
+
+    async def compared(self, part: Part, *, now: datetime) -> Comparison:
+        """Compare at one moment. Raises TOO_SLOW where Postgres is away, or one log alone too long."""
+        while True:
+            try:
+                return await compared(self.pool, self.tenant, part, now=now, assumed=self.assumed, at_once=self.at_once)
+            except TOO_SLOW:
+                # Away, or years of too many students: with fewer at once it tells which.
+                if self.at_once == 1:
+                    raise
+                self.at_once = max(1, min(self.at_once, len(part.students)) // SHRINK)
 
 
 def _differences(stored: Projections, rebuilt: Projections, tables: Sequence[str]) -> list[Difference]:

@@ -36,6 +36,9 @@ class Wanted:
         return not (roster or self.targets or self.submissions)
 
 
+NOTHING = Wanted()
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The viewer's time in a class: local dates, [started, ended)."""
@@ -102,6 +105,10 @@ def wanted_of(events: Iterable[EventInput], viewer: Viewer) -> Wanted:
     targets: set[EventKey] = set()
     submissions: set[EventKey] = set()
     is_bound_to_roster = not is_trusted(viewer)
+    if not is_bound_to_roster:  # of most of a machine's events nothing need be known
+        events = [given for given in events if given.classroom_id and (not given.concept_ids or _exceeds_scale(given))]
+        if not events:
+            return NOTHING
     for given in events:
         classroom = given.classroom_id if is_id(given.classroom_id) else None
         if classroom and _may_need_filling(given):

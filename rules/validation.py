@@ -51,6 +51,13 @@ RESERVED_SOURCE = "sightline"
 PERSON_PREFIX = "user:"
 """A person's events carry the source `user:{sub}`; no machine may write under it."""
 
+
+def _alone(name: str) -> Callable[[EventInput], tuple[Any, ...]]:
+    """One field, as `attrgetter` gives several."""
+    read = attrgetter(name)
+    return lambda given: (read(given),)
+
+
 _NOT_ABOUT_A_STUDENT = QUIZ_SESSION_KINDS | {Kind.EVENT_VOIDED, Kind.APP_ERROR, Kind.OTHER}
 _ID_NAMES = (
     "event_id", "student_id", "classroom_id", "assignment_id", "quiz_id", "question_id", "content_id",
@@ -63,6 +70,11 @@ _PAYLOAD_NAMES = (
 _PAYLOAD_FIELDS = tuple(FIELD_BY_NAME[name] for name in _PAYLOAD_NAMES)
 _ids: Callable[[EventInput], tuple[Any, ...]] = attrgetter(*_ID_NAMES)
 _payload: Callable[[EventInput], tuple[Any, ...]] = attrgetter(*_PAYLOAD_NAMES)
+_NO_PAYLOAD = (None,) * len(_PAYLOAD_NAMES)
+_NEEDED: dict[tuple[str, ...], Callable[[EventInput], tuple[Any, ...]]] = {
+    needs: attrgetter(*needs) if len(needs) > 1 else _alone(*needs)
+    for needs in {spec.needs for spec in SPECS.values()} - {()}
+}
 _to_json = msgspec.json.Encoder(order="sorted").encode
 _to_ascii = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode  # five times slower
 
@@ -169,9 +181,10 @@ def _kind_of(given: EventInput, problems: list[Problem]) -> tuple[Kind | None, b
 
 
 def _check_ids(given: EventInput, problems: list[Problem]) -> None:
-    if are_plain_ids([value for value in _ids(given) if value is not None]):
+    ids = _ids(given)
+    if are_plain_ids([value for value in ids if value is not None]):
         return
-    for name, value in zip(_ID_NAMES, _ids(given), strict=True):
+    for name, value in zip(_ID_NAMES, ids, strict=True):
         if value is not None and not is_id(value):
             problems.append(bad_id((FIELD_BY_NAME[name],), value))
 
@@ -224,9 +237,8 @@ def _student_of(given: EventInput, viewer: Viewer, kind: Kind | None, problems: 
 
 def _check_needs(given: EventInput, kind: Kind, spec: Spec, viewer: Viewer, problems: list[Problem]) -> None:
     """The fields that the kind cannot do without, and what they must be to each other."""
-    for name in spec.needs:
-        if getattr(given, name) is None:
-            problems.append(required(name, f"of {kind.value}"))
+    if spec.needs and None in _NEEDED[spec.needs](given):
+        problems.extend(required(name, f"of {kind.value}") for name in spec.needs if getattr(given, name) is None)
     if spec.any_of and all(getattr(given, name) is None for name in spec.any_of):
         fields = ", ".join(FIELD_BY_NAME[name] for name in spec.any_of)
         problems.append(required(spec.any_of[0], f"of {kind.value}: any of {fields}"))
@@ -295,7 +307,7 @@ def _concepts_of(given: EventInput, spec: Spec, settings: IntakeSettings, proble
     if not isinstance(sent, list | tuple):
         problems.append(bad_id(("conceptIds",), sent))
         return ()
-    bad = [(str(place), value) for place, value in enumerate(sent) if not is_id(value)]
+    bad = [] if are_plain_ids(sent) else [(str(place), v) for place, v in enumerate(sent) if not is_id(v)]
     problems.extend(bad_id(("conceptIds", place), value) for place, value in bad[:CONCEPTS_MAX])
     if bad:
         return ()
@@ -374,9 +386,9 @@ def _payload_of(
         rest["score"] = given.score or 0
     if max_score is not None:
         rest["maxScore"] = max_score
-    for field, value in zip(_PAYLOAD_FIELDS, _payload(given), strict=True):
-        if value is not None:
-            rest[field] = value
+    values = _payload(given)
+    if values != _NO_PAYLOAD:
+        rest.update((field, value) for field, value in zip(_PAYLOAD_FIELDS, values, strict=True) if value is not None)
     if difficulty is not None:
         rest["difficulty"] = difficulty
     if extra is not None and extra.values:

@@ -23,6 +23,15 @@ LOG_BYTES_MAX = 10_000_000  # a log starts anew above this size
 ROOT = Path(__file__).parents[1]
 
 
+def with_log_of_its_own(environment: Mapping[str, str], name: str) -> Mapping[str, str]:
+    """The environment with a LOG_FILE named after one child: two that turn the same file lose each other's lines."""
+    given = environment.get("LOG_FILE", "").strip()
+    if not given:
+        return environment
+    file = Path(given)
+    return {**environment, "LOG_FILE": str(file.with_name(f"{file.stem}-{name}{file.suffix}"))}
+
+
 @dataclass(slots=True)
 class Child:
     """One `python -m server …` that is started again when it dies."""
@@ -70,7 +79,7 @@ class Child:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "server", *self.arguments),
                 cwd=ROOT,
-                env=dict(self.environment),
+                env=dict(with_log_of_its_own(self.environment, self.name)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,17 +1,22 @@
 """The live page in a real browser, on real processes: what a teacher sees of a school day, its cuts included."""
 
+import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Request, Route, expect
 
 from db.pool import Pool
 from tests.browser.cable import Cable, cable_to
 from tests.browser.school import School, opened_school
 from tests.browser.window import Window, opened
+
+DOCUMENTS = Path(__file__).parents[2] / "server/pages/documents"
+CLASS_PAGE = hashlib.sha256((DOCUMENTS / "class.graphql").read_bytes()).hexdigest()
 
 
 @pytest_asyncio.fixture
@@ -133,6 +138,35 @@ async def test_a_token_that_ended_while_the_service_was_away_is_no_reason_to_sta
 
     await school.record("ada", "CONTENT_VIEWED", contentId="afterwards")
     await expect(page.locator(".activity li").first).to_contain_text("Ada Lovelace viewed content")
+
+
+@pytest.mark.feature("X-29")
+async def test_what_happens_while_the_class_is_being_read_holds(browser: Browser, school: School) -> None:
+    origin, ready, told = f"http://127.0.0.1:{school.port}", asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route, request: Request) -> None:
+        if CLASS_PAGE in (request.post_data or ""):
+            answer = await route.fetch()
+            await told.wait()
+            await route.fulfill(response=answer)
+        else:
+            await route.continue_()
+
+    def hear(frame: str | bytes) -> None:
+        if '"riskFlagChanged"' in str(frame):
+            (told if "RAISED" in str(frame) else ready).set()
+
+    async with opened(browser, origin) as window:
+        page = window.page
+        page.on("websocket", lambda line: line.on("framereceived", hear))
+        await page.route("**/graphql", hold)
+        async with page.expect_request(lambda request: CLASS_PAGE in (request.post_data or "")):
+            await page.goto(f"{origin}/#/class/7b")
+        await ready.wait()
+        await assign(school, "w1", days=-1)
+
+        await expect(line_of(page, "ada")).to_contain_text("Low")
+        await expect(line_of(page, "bo")).to_contain_text("Low")
 
 
 async def test_who_looks_at_another_page_was_not_interrupted(browser: Browser, school: School) -> None:

@@ -49,6 +49,19 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
     "deep objects": (b'{"query": "{ echo }", "variables": ' + b'{"a":' * 5_000 + b"1" + b"}" * 5_001, 400),
     "a key twice": (b'{"query": "{ echo }", "query": "{ pupil { name } }"}', 400),
     "a key twice, with spaces": (b'{"query" : "{ echo }", "query":"{ pupil { name } }"}', 400),
+    "a key twice, and a quote by its number": (
+        b'{"query":"{ echo }","query":"{ echo }","variables":{"a":"\\u0022:"}}',
+        400,
+    ),
+    "a key twice, and a colon by its number": (
+        b'{"query":"{ echo }","query":"{ echo }","variables":{"a":"\\"\\u003A"}}',
+        400,
+    ),
+    "a key twice, in compact JSON": (b'{"query":"{ echo }","variables":{"a":1,"a":":"}}', 400),
+    "a key twice, and a number that is written by none": (
+        b'{"query":"{ echo }","query":"{ echo }","variables":{"a":99999999999999999999}}',
+        400,
+    ),
     "a key twice below": (b'{"query": "{ echo }", "variables": {"a": {"b": 1, "b": 2}}}', 400),
     "no query": (b"{}", 400),
     "an empty query": (b'{"query": ""}', 400),

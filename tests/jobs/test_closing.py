@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db import fold_level
+from db import facts, fold_level
 from db.enrollments import save_assignment
 from db.live import Live
 from db.pool import Pool, tenant_transaction
@@ -175,6 +175,24 @@ async def test_while_events_are_folded_a_day_is_closed_later_and_not_never(pool:
     assert await mill.rows(DUE, "s1") == [(MIDNIGHT + 2 * DAY,)]
 
 
+async def test_a_round_ends_where_folds_begin(pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    mill = await mill_of(pool, live, now=MIDNIGHT)
+    await closing_of(mill).once()  # whoever is due of other tests
+    mill.clock.now = NOON
+    second_quiz = graded("q2", "s2", 0.8, kind=Kind.QUIZ_ATTEMPT, occurred_at=NOON)
+    await mill.recorded_and_folded([quiz("q1", 0.9, NOON), second_quiz])
+    monkeypatch.setattr(closing_module, "STEP_STUDENTS", 1)
+    answers = iter([False, False, True, False, False])  # when a round begins, then before each student
+    mill.clock.now = MIDNIGHT
+
+    closing = closing_of(mill, is_busy=lambda: next(answers))
+    first = await closing.once()
+    second = await closing.once()
+
+    assert (first, second) == (1, 1)
+    assert len(await mill.rows(SNAPSHOTS)) == 2
+
+
 async def test_a_student_whose_days_cannot_be_closed_keeps_no_other_waiting(
     pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +211,25 @@ async def test_a_student_whose_days_cannot_be_closed_keeps_no_other_waiting(
     await closing_of(mills[0]).once()
 
     assert [len(await mill.rows(SNAPSHOTS)) for mill in mills] == [0, 1]
+
+
+@pytest.mark.feature("002-09")
+async def test_the_log_of_a_student_alone_may_take_longer_than_a_statement(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Years of events come after the pool's patience; without them being waited for nobody's days would be closed."""
+    mill = await mill_of(pool, live)
+    await mill.recorded_and_folded([quiz("q1", 0.9, NOON)])
+    reading = facts.log_of_students
+
+    async def slow(connection: Any, tenant: int, students: Any, *, seconds: float | None = None) -> Any:
+        if seconds is None:
+            raise TimeoutError
+        return await reading(connection, tenant, students, seconds=seconds)
+
+    monkeypatch.setattr(facts, "log_of_students", slow)
+
+    assert len(await closed(mill, MIDNIGHT)) == 1
 
 
 @pytest.mark.feature("X-38")

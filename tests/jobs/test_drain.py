@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from db import assessment, outbox, projection
+from db import assessment, facts, outbox, projection
 from db.live import DEAD_CHANNEL, Live
 from db.outbox import SHARDS, Touch, Waiting, shard_of
 from db.pool import LOST, Connection, Pool, tenant_transaction
@@ -169,6 +169,31 @@ async def test_a_batch_too_slow_for_its_transaction_is_folded_in_smaller_ones(
     assert await mill.rows(WAITING) == []
     assert await mill.rows("select event_id from dead_letter where tenant = $1") == []
     assert await drift(pool, mill.tenant, now=NOW) == []
+
+
+@pytest.mark.feature("002-09")
+async def test_a_history_longer_than_a_statement_may_take_is_read_for_a_row_alone_and_holds_up_nobody_for_ever(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late event replays its student: the answer with a hundred thousand events comes after the pool's patience."""
+    mill = await mill_of(pool, live)
+    await mill.recorded_and_folded([graded(f"e{n}", "s1", 0.5, at=n) for n in range(5)])
+    reading, patience = facts.log_of_students, []
+
+    async def slow(connection: Connection, tenant: int, students: Any, *, seconds: float | None = None) -> Any:
+        patience.append(seconds)
+        if seconds is None:
+            raise TimeoutError
+        return await reading(connection, tenant, students, seconds=seconds)
+
+    monkeypatch.setattr(facts, "log_of_students", slow)
+    await mill.record(graded("late", "s1", 0.1, at=-9), *(graded(f"o{n}", "s2", 0.5, at=n) for n in range(9)))
+    await mill.fold()
+
+    assert await mill.rows(WAITING) == []
+    assert await mill.rows(COUNTS) == [("s1", "", 6), ("s1", "7b", 6), ("s2", "", 9), ("s2", "7b", 9)]
+    assert patience[-1] == drain_module.SINGLE_FOLD_MS / 1_000
+    assert await mill.rows("select event_id from dead_letter where tenant = $1") == []
 
 
 @pytest.mark.feature("000-07", "000-09")

@@ -7,16 +7,17 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import asyncpg
 import pytest
 
-from db import background, drift
+from db import background, drift, facts
 from db.background import Job, JobKind, JobScope, JobState, Order
 from db.live import Live
 from db.outbox import touch
 from db.policies import save_policy
-from db.pool import Pool, tenant_transaction
+from db.pool import Connection, Pool, tenant_transaction
 from db.wake import Waker
-from jobs import recompute, worker
+from jobs import recompute, shadow, worker
 from jobs.background import STALE_AFTER, Background
 from jobs.replay import difference, stored
 from jobs.replay import drift as drift_of
@@ -417,3 +418,73 @@ async def test_a_worker_process_does_the_jobs_it_finds_though_redis_is_gone(
         await working
         await waker.aclose()
     assert await school.is_right()
+
+
+@pytest.mark.feature("X-24", "002-09")
+@pytest.mark.parametrize("error", [TimeoutError, asyncpg.QueryCanceledError])
+async def test_logs_too_long_for_one_statement_are_read_with_fewer_students_at_once(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """A class of years is checked as one of days is; without it the job was tried again for ever."""
+    school = await school_of(pool, live)
+    reading, read = facts.log_of_students, []
+
+    async def slow(connection: Connection, tenant: int, students: list[str], *, seconds: float | None = None) -> Any:
+        read.append((len(students), seconds))
+        if len(students) > 1:
+            raise error
+        return await reading(connection, tenant, students, seconds=seconds)
+
+    monkeypatch.setattr(facts, "log_of_students", slow)
+
+    await school.done(JobKind.VERIFY, JobScope.CLASSROOM, classroom="7b")
+
+    [report] = await school.reports()
+    assert (report.different, report.skipped) == (0, 0)
+    assert report.compared > 20
+    assert read == [(5, None)] + [(1, shadow.ALONE_SECONDS)] * 10  # the five, then again for the class's own numbers
+
+
+@pytest.mark.feature("X-24", "000-23")
+async def test_a_comparison_while_postgres_is_away_is_left_to_whoever_comes_next(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    school = await school_of(pool, live)
+    key = await school.ask(JobKind.VERIFY, JobScope.CLASSROOM, classroom="7b")
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise TimeoutError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(facts, "log_of_students", away)
+        with pytest.raises(TimeoutError):
+            await school.worker().do(school.tenant, key)
+    school.mill.clock.now += STALE_AFTER + timedelta(seconds=1)
+    await school.worker().do(school.tenant, key)
+
+    assert (await school.job(key)).state is JobState.DONE
+
+
+@pytest.mark.feature("002-08")
+async def test_a_step_that_takes_long_shows_that_its_worker_lives(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another worker takes the job after ten seconds, and both do it for ever."""
+    monkeypatch.setattr(recompute, "BEAT_SECONDS", 0.01)
+    school = await school_of(pool, live)
+    key = await school.ask(JobKind.VERIFY, JobScope.CLASSROOM, classroom="7b")
+    comparing = shadow.compared
+
+    async def lengthy(*given: Any, **named: Any) -> Any:
+        school.mill.clock.now += STALE_AFTER - timedelta(seconds=1)
+        beats = "select beat_at from job where tenant = $1"
+        async with asyncio.timeout(10):
+            while await school.mill.rows(beats) != [(school.mill.clock.now,)]:  # noqa: ASYNC110 - Postgres tells nobody
+                await asyncio.sleep(0.01)
+        return await comparing(*given, **named)
+
+    monkeypatch.setattr(shadow, "compared", lengthy)
+
+    await school.worker().do(school.tenant, key)
+
+    assert (await school.job(key)).state is JobState.DONE

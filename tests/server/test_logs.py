@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from server import logs
+from server.children import with_log_of_its_own
 from server.logs import FIELDS, JsonHandler, Pseudonyms, Sink, shown, student_of
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +129,17 @@ def test_a_file_turns_at_its_size_and_old_backups_go(tmp_path: Path, monkeypatch
     assert (logs.BACKUPS, logs.BACKUP_DAYS_MAX) == (5, 30)
 
 
+@pytest.mark.feature("003-51")
+def test_each_child_of_a_demo_keeps_a_log_file_of_its_own() -> None:
+    assert with_log_of_its_own({"LOG_FILE": "/var/log/sightline.json", "PORT": "1"}, "api") == {
+        "LOG_FILE": "/var/log/sightline-api.json",
+        "PORT": "1",
+    }
+    assert with_log_of_its_own({"LOG_FILE": " ", "PORT": "1"}, "api") == {"LOG_FILE": " ", "PORT": "1"}
+    assert with_log_of_its_own({}, "worker") == {}
+
+
+@pytest.mark.feature("003-51")
 def test_a_full_disk_costs_the_line_and_not_the_work() -> None:
     class Full(BytesIO):
         def write(self, _text: object) -> int:

@@ -43,6 +43,7 @@ from server.serving import listen as listening_socket
 from tests.graph.toy import SECRET, heard, tell
 from tests.graph.toy import _Server as StartedServer
 from tests.rows.district import District, open_district
+from tests.rows.reading import decoded
 from tests.support.events import Mill, submission
 
 NOW = datetime(2026, 3, 3, 9, 0, tzinfo=UTC)  # the day after the events of tests.support.events
@@ -214,7 +215,7 @@ class Desk:
         context = begin(self.engine, self.viewer("admin", Role.ADMIN), "test")
         answer = await DOCUMENTS.execute(DOCUMENTS.plan(document, None), variables, context)
         assert answer.errors == ()
-        return answer.data
+        return decoded(answer).data
 
     async def record(self, *events: LearningEvent) -> list[Recorded]:
         """Record as the api does, watchers of the log told."""

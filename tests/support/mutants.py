@@ -262,6 +262,16 @@ MUTANTS = (
         ("tests/graph/test_pages.py",),
     ),
     *(
+        Mutant(f"kept: {name}", ((file, old, new),), ("tests/laws/test_kept.py",))
+        for name, file, old, new in (
+            ("whatever the class's number", "db/class_pages.py", "concat(s.change_no, '@', s.assessed_at)", "concat('@', s.assessed_at)"),
+            ("whatever was restored", "db/class_pages.py", "concat(s.change_no, '@', s.assessed_at)", "concat(s.change_no, '@')"),
+            ("names of students", "db/class_pages.py", "and not _shows_students(part.parts)", ""),
+            ("one page for another", "graph/together.py", "statement, ask.key, ask.values)", "statement, ask.key)"),
+            ("for ever", "graph/kept.py", "oldest.since >= oldest_since", "True"),
+        )
+    ),
+    *(
         Mutant(f"page: {name}", ((file, old, new),), ("tests/graph/test_pages.py",))
         for name, file, old, new in (
             ("a student shown to whoever asks", "graph/pages.py", " or not self.may_see(viewer, ask, found)", ""),

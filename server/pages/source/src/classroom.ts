@@ -14,39 +14,16 @@ import {
   type HeatMapQuery,
   Rates,
   RiskChanges,
-  type RiskChangesSubscription,
   StudentFlags,
-  type StudentFlagsQuery,
 } from "./generated/documents";
+import { after, type AtRiskStudent, type Change, flagsText, type Line, lineOf, mostUrgentFirst, type Transition } from "./risk";
 import { asOf, clockZone, connection, follow, lagMs, mark, onReturn } from "./stream";
 import { learn, loadTitles, mention } from "./titles";
-
-export type Severity = "LOW" | "MEDIUM" | "HIGH";
-export const URGENCY: Record<Severity, number> = { HIGH: 3, MEDIUM: 2, LOW: 1 };
 
 type Found = NonNullable<ClassPageQuery["classroom"]>;
 type Board = NonNullable<Found["dashboard"]>;
 type Checked = NonNullable<NonNullable<CheckQuery["classroom"]>["dashboard"]>;
-type Line = NonNullable<Board["atRisk"]>["nodes"][number];
-type Explained = NonNullable<NonNullable<StudentFlagsQuery["classroom"]>["riskFlags"]>["nodes"][number];
-/** Its evidence is read when somebody opens it: 50 students with all of it would cost a person's budget. */
-export type Flag = Line["flags"][number] & { evidence?: Explained["evidence"] };
 export type Activity = NonNullable<Board["recentActivity"]>["nodes"][number];
-type Transition = NonNullable<RiskChangesSubscription["riskFlagChanged"]["transition"]>;
-
-export interface Change extends Transition {
-  readAt: number; // epoch ms
-  number: number;
-}
-/** One student at risk. `news` is what the newest change did, while it is fresh. */
-export interface AtRiskStudent {
-  id: string;
-  name: string | null;
-  severity: Severity;
-  flags: Flag[];
-  shown: Flag[]; // the flags, or those that have just been cleared
-  news: "raised" | "added" | "worse" | "better" | "cleared" | null;
-}
 export interface Cell {
   score: number | null;
   state: "NO_DATA" | "LOW_EVIDENCE" | "OK";
@@ -68,10 +45,19 @@ export interface Rates {
   activeStudents: number;
 }
 
+/** Where the streams stood when a reading was asked for. */
+interface Asked {
+  turn: number;
+  changes: number;
+  rates: Rates | null;
+}
+
 const NEWS_MS = 12_000; // a change is shown as one for so long
 const CHANGES_MAX = 50;
 const ACTIVITY_MAX = 60;
+const LATELY_MAX = 20; // as many as a reading brings itself
 const PAGES_MAX = 25; // of 200 students: the largest class that a heat map is drawn of
+const READY_MS_MAX = 300; // a page that cannot hear yet shows what is, and reads it again once it can
 const PAINT_MS = 250; // streams are drawn at most so often, however many messages come
 const LOOK_MS = 10_000;
 const CHECK_AGAIN_MS = 1_500;
@@ -110,11 +96,18 @@ export class Classroom {
   private dirty = new Set<"risk" | "rows" | "activity">();
   private changeCount = 0;
   private isClosed = false;
+  private lately: Activity[] = []; // the last ones heard: an answer that was read before they happened lacks them
+  private readonly heardCells = new Map<string, Cell | null>(); // since the rows were asked for: what is heard is newer
+  private heardRates: Rates | null = null;
+  private turns = 0; // readings that were asked for
+  private taken = 0; // the newest of them that is shown
+  private opening: ReturnType<typeof setTimeout> | undefined;
+  private readonly unready = new Set(["risk", "activity"]); // streams of happenings: they bring no snapshot themselves
 
   constructor(readonly key: string) {
     // Streams first, then the snapshot: a change between the two is heard, and the snapshot already shows it or not.
     this.listen();
-    void this.load();
+    this.opening = setTimeout(() => void this.load(), READY_MS_MAX);
     const look = setInterval(() => void this.look(), LOOK_MS);
     this.ends.push(
       () => clearInterval(look),
@@ -125,14 +118,16 @@ export class Classroom {
   close(): void {
     this.isClosed = true;
     clearTimeout(this.painting);
+    clearTimeout(this.opening);
     this.ends.splice(0).forEach((end) => end());
   }
 
-  /** Read everything again; what is shown stays until the answer is there. */
-  async load(): Promise<void> {
+  /** Read everything again; what is shown stays until the answer is there, and what is heard meanwhile holds. */
+  async load(withRows = true): Promise<void> {
+    const asked: Asked = { turn: ++this.turns, changes: this.changeCount, rates: this.heardRates };
     try {
       const { data, refusals } = await ask(ClassPage, { classroom: this.key });
-      if (this.isClosed) return;
+      if (this.isClosed || asked.turn < this.taken) return;
       if (!data.classroom) {
         this.phase.value = refusals.some((each) => each.code === "FORBIDDEN") ? "denied" : "unknown";
         return;
@@ -141,8 +136,8 @@ export class Classroom {
         this.phase.value = "denied";
         return;
       }
-      this.take(data.classroom, data.classroom.dashboard);
-      void this.loadRows();
+      this.take(data.classroom, data.classroom.dashboard, asked);
+      if (withRows) void this.loadRows();
       void loadTitles(this.key);
     } catch (problem) {
       this.fail(problem);
@@ -178,7 +173,8 @@ export class Classroom {
     this.paint("risk", 0);
   }
 
-  private take(found: Found, board: Board): void {
+  private take(found: Found, board: Board, asked: Asked): void {
+    this.taken = asked.turn;
     batch(() => {
       this.name.value = found.name;
       this.zone.value = clockZone.value = found.zone;
@@ -186,23 +182,30 @@ export class Classroom {
       this.minEvidence.value = found.policy?.minEvidence ?? 3;
       this.concepts.value = found.concepts?.nodes ?? [];
       learn(this.concepts.value);
-      this.rates.value = board;
+      this.rates.value = this.heardRates === asked.rates ? board : this.heardRates;
       this.students.clear();
       board.atRisk?.nodes.forEach((line) => this.put(line));
       this.endOfAtRisk = board.atRisk?.pageInfo.endCursor ?? null;
       this.hasMoreAtRisk.value = board.atRisk?.pageInfo.hasNextPage ?? false;
       this.activity.value = board.recentActivity?.nodes ?? [];
+      this.waiting = [...this.lately];
       asOf.value = found.asOf;
       lagMs.value = found.lagMs;
       this.problem.value = "";
       this.phase.value = "ready";
     });
+    // They name the state that they made, so one that the answer holds already is no harm.
+    const meanwhile = this.changes.value.filter((each) => each.number > asked.changes);
+    meanwhile.reverse().forEach((each) => this.apply(each));
+    if (this.changeCount - asked.changes > CHANGES_MAX) void this.load(false);
     this.draw("risk");
+    this.draw("activity");
   }
 
   private async loadRows(): Promise<void> {
     let after: string | null = null;
     const found = new Set<string>();
+    this.heardCells.clear();
     for (let page = 0; page < PAGES_MAX; page++) {
       const answer: Answer<HeatMapQuery> = await ask(HeatMap, { classroom: this.key, after });
       const mastery = answer.data.classroom?.mastery;
@@ -210,7 +213,10 @@ export class Classroom {
       for (const { studentId, displayName, mastery: cells } of mastery.nodes) {
         const row = this.rowOf(studentId, displayName);
         found.add(studentId);
-        cells.forEach((each) => row.cells.set(each.concept.key, cellOf(each)));
+        for (const each of cells) {
+          const heard = this.heardCells.get(`${studentId} ${each.concept.key}`);
+          if (heard !== null) row.cells.set(each.concept.key, heard ?? cellOf(each));
+        }
       }
       this.paint("rows", 0);
       after = mastery.pageInfo.endCursor;
@@ -229,20 +235,26 @@ export class Classroom {
     };
     this.ends.push(
       follow(RiskChanges, variables, (said) => said.riskFlagChanged, (message) => {
+        if (message.kind === "READY") this.ready("risk");
         if (message.transition) this.change(message.transition);
       }, lost),
       follow(Rates, variables, (said) => said.dashboardChanged, (message) => {
-        if (message.dashboard && this.phase.value === "ready") this.rates.value = message.dashboard;
+        if (!message.dashboard) return;
+        this.heardRates = message.dashboard;
+        if (this.phase.value === "ready") this.rates.value = message.dashboard;
       }, lost),
       follow(ActivityStream, variables, (said) => said.eventRecorded, (message) => {
+        if (message.kind === "READY") this.ready("activity");
         if (message.activity) this.hear(message.activity);
       }, lost),
       follow(ClassMastery, variables, (said) => said.masteryChanged, (message) => {
         if (!message.mastery || !message.studentId) return;
         const { concept } = message.mastery;
+        const cell = message.mastery.state === "NO_DATA" ? null : cellOf(message.mastery);
+        this.heardCells.set(`${message.studentId} ${concept.key}`, cell);
         const cells = this.byStudent.get(message.studentId)?.cells;
-        if (message.mastery.state === "NO_DATA") cells?.delete(concept.key);
-        else cells?.set(concept.key, cellOf(message.mastery));
+        if (cell === null) cells?.delete(concept.key);
+        else cells?.set(concept.key, cell);
         if (!this.concepts.value.some((each) => each.key === concept.key)) {
           this.concepts.value = [...this.concepts.value, concept].sort((a, b) => (a.key < b.key ? -1 : 1));
           learn([concept]);
@@ -252,35 +264,38 @@ export class Classroom {
     );
   }
 
+  /** From here on it is heard; what is read after both have said so misses nothing. */
+  private ready(stream: string): void {
+    if (!this.unready.delete(stream) || this.unready.size > 0) return;
+    clearTimeout(this.opening);
+    void this.load(this.turns === 0);
+  }
+
   /** A stream was refused for good: either the class is no longer the viewer's, or only its news are. */
   private async judge(): Promise<void> {
     await this.load();
     if (this.phase.value === "ready") this.problem.value = "Live updates were refused.";
   }
 
-  /** One transition of one flag: the student's line changes where it stands, and says what happened. */
+  /** One transition of one flag, told and shown. */
   private change(told: Transition): void {
+    this.apply(told);
+    const entry: Change = { ...told, readAt: Date.now(), number: ++this.changeCount };
+    this.changes.value = [entry, ...this.changes.value].slice(0, CHANGES_MAX);
+    this.paint("risk");
+  }
+
+  /** The student's line changes where it stands, and says what happened. */
+  private apply(told: Transition): void {
     const held = this.students.get(told.studentId);
-    const others = held?.flags.filter((flag) => flag.reason !== told.reason) ?? [];
-    const flags = told.severity ? [...others, flagOf(told, held)].sort(worstFirst) : others;
-    const student: AtRiskStudent = {
-      id: told.studentId,
-      name: told.student?.displayName ?? held?.name ?? null,
-      severity: told.overall ?? held?.severity ?? "LOW",
-      flags,
-      shown: flags.length ? flags : (held?.shown ?? []),
-      news: flags.length === 0 ? "cleared" : newsOf(told, others.length > 0),
-    };
-    if (held || flags.length) this.students.set(told.studentId, student);
+    const student = after(told, held);
+    if (held || student.flags.length) this.students.set(told.studentId, student);
     setTimeout(() => {
       if (this.students.get(student.id) !== student) return;
       if (student.news === "cleared") this.students.delete(student.id);
       else this.students.set(student.id, { ...student, news: null });
       this.paint("risk", 0);
     }, NEWS_MS);
-    const entry: Change = { ...told, readAt: Date.now(), number: ++this.changeCount };
-    this.changes.value = [entry, ...this.changes.value].slice(0, CHANGES_MAX);
-    this.paint("risk");
   }
 
   private hear(activity: Activity): void {
@@ -288,6 +303,8 @@ export class Classroom {
     this.recordedAt.push(now);
     mention(activity.event.assignmentId);
     if (this.recordedAt.length > 20_000) this.recordedAt.splice(0, 10_000);
+    this.lately.push(activity);
+    if (this.lately.length > LATELY_MAX) this.lately.shift();
     this.waiting.push(activity);
     if (this.waiting.length > ACTIVITY_MAX) this.waiting.shift();
     this.paint("activity");
@@ -332,15 +349,7 @@ export class Classroom {
   }
 
   private put(line: Line): void {
-    const name = line.student?.displayName ?? null;
-    this.students.set(line.studentId, {
-      id: line.studentId,
-      name,
-      severity: line.severity,
-      flags: line.flags,
-      shown: line.flags,
-      news: null,
-    });
+    this.students.set(line.studentId, lineOf(line));
   }
 
   private rowOf(id: string, name: string | null): Row {
@@ -372,7 +381,7 @@ export class Classroom {
     if (this.phase.value !== "ready") return void this.load();
     for (let tries = 0; tries < CHECKS_MAX; tries++) {
       await new Promise((done) => setTimeout(done, CHECK_AGAIN_MS)); // what was missed arrives first
-      if (this.isClosed || connection.value !== "live") return;
+      if (this.isClosed || (connection.value !== "live" && connection.value !== "connecting")) return;
       try {
         const { data } = await ask(Check, { classroom: this.key });
         const board = data.classroom?.dashboard;
@@ -407,35 +416,6 @@ export class Classroom {
     if (this.phase.value === "ready") return;
     this.phase.value = refusal.code === "FORBIDDEN" ? "denied" : "away";
   }
-}
-
-function flagsText(severity: Severity, flags: readonly Pick<Flag, "reason" | "severity">[]): string {
-  return `${severity} ${flags.map((flag) => `${flag.reason}:${flag.severity}`).sort().join(" ")}`;
-}
-
-function flagOf(told: Transition, held: AtRiskStudent | undefined): Flag {
-  const before = held?.flags.find((flag) => flag.reason === told.reason);
-  return {
-    reason: told.reason,
-    severity: told.severity ?? "LOW",
-    raisedAt: before?.raisedAt ?? told.at,
-    clearsWhen: told.clearsWhen,
-    evidence: told.evidence,
-  };
-}
-
-function newsOf(told: Transition, wasAtRisk: boolean): AtRiskStudent["news"] {
-  if (told.change === "RAISED") return wasAtRisk ? "added" : "raised";
-  if (told.change === "CLEARED") return "better";
-  return URGENCY[told.severity ?? "LOW"] > URGENCY[told.earlier ?? "LOW"] ? "worse" : "better";
-}
-
-function worstFirst(a: Flag, b: Flag): number {
-  return URGENCY[b.severity] - URGENCY[a.severity] || (a.reason < b.reason ? -1 : 1);
-}
-
-function mostUrgentFirst(a: AtRiskStudent, b: AtRiskStudent): number {
-  return URGENCY[b.severity] - URGENCY[a.severity] || b.flags.length - a.flags.length || (a.id < b.id ? -1 : 1);
 }
 
 function cellOf(mastery: { score: number | null; state: Cell["state"]; evidenceCount: number }): Cell {

@@ -1,7 +1,7 @@
 // Where the page begins: who is looking, what they want to see, and the one error boundary.
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
-import { computed, effect, signal } from "@preact/signals";
+import { computed, effect, signal, untracked } from "@preact/signals";
 import { Component, type ComponentChildren, render } from "preact";
 import { ask, Refusal } from "./api";
 import { Classes } from "./generated/documents";
@@ -36,6 +36,9 @@ function decoded(part: string): string {
   }
 }
 
+// Who arrives at a list of one is led on; who comes back to it wants to see it.
+let isArriving = route.value.classroom === null;
+
 async function loadClasses(): Promise<void> {
   const found: { key: string; name: string }[] = [];
   let after: string | null = null;
@@ -52,7 +55,8 @@ async function loadClasses(): Promise<void> {
     problem.value = "";
     classes.value = found;
     const [only] = found;
-    if (only && found.length === 1 && route.value.classroom === null) location.hash = placeOf(only.key);
+    if (isArriving && only && found.length === 1 && route.value.classroom === null) location.hash = placeOf(only.key);
+    isArriving = false;
   } catch (refused) {
     problem.value = refused instanceof Refusal ? refused.message : String(refused);
     if (credentials.value) setTimeout(() => void loadClasses(), AGAIN_MS);
@@ -117,13 +121,13 @@ function signIn(): void {
 
 document.documentElement.dataset["theme"] = theme.value;
 effect(() => {
-  if (isSignedIn.value) void loadClasses();
+  if (isSignedIn.value) untracked(() => void loadClasses()); // not again with every renewed token
 });
 effect(() => {
   const { classroom, student } = route.value;
   const named = classes.value?.find((each) => each.key === classroom)?.name ?? classroom;
   document.title = [student, named, "Sightline"].filter(Boolean).join(" · ");
-  if (classroom === null && isSignedIn.value) void loadOverview();
+  if (classroom === null && isSignedIn.value) untracked(() => void loadOverview());
 });
 if (canSignInByItself) {
   signIn();

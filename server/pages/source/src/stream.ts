@@ -41,6 +41,7 @@ let lostAt: number | null = null;
 let socket: WebSocket | null = null;
 let backAt = 0;
 let followed = 0; // streams that somebody wants
+const silent = new Set<symbol>(); // those of them that have never said anything: what happens is not heard yet
 const returned = new Set<() => void>();
 
 /** Calls `tell` after each return of a lost connection. */
@@ -62,7 +63,8 @@ const client = createClient({
     // Not when it is opened: a token that is sent before the connection is initialised ends it (4401).
     connected: (opened) => {
       socket = opened as WebSocket;
-      connection.value = "live";
+      connection.value = "connecting"; // live is what hears everything
+      settle();
       heardAt.value = Date.now();
       if (lostAt !== null) {
         backAt = Date.now();
@@ -123,6 +125,11 @@ function hurryUp(): void {
 addEventListener("online", hurryUp);
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && hurryUp());
 
+/** Live once every stream has spoken, READY at least, or is resumed: what happens from then on is heard. */
+function settle(): void {
+  if (connection.value === "connecting" && socket !== null && silent.size === 0) connection.value = "live";
+}
+
 /** Cut the socket as a network failure would; the subscriptions come back by themselves. */
 export function cut(): void {
   client.terminate();
@@ -140,13 +147,18 @@ export function follow<Result extends object, Variables extends object, Told ext
   take: (message: Told) => void,
   lost: (why: "resync" | "refused") => void = () => undefined,
 ): () => void {
+  const self = Symbol(document.name);
   let isOver = false;
   let after: string | null = null;
   let dispose: () => void = () => undefined;
   const recent: string[] = [];
 
+  const speak = (): void => {
+    if (silent.delete(self)) settle();
+  };
   const receive = (message: Told): void => {
     heardAt.value = Date.now();
+    speak();
     asOf.value = message.asOf;
     lagMs.value = message.lagMs;
     if (message.kind === "CHANGE") {
@@ -165,6 +177,7 @@ export function follow<Result extends object, Variables extends object, Told ext
 
   const once = (): Promise<boolean> =>
     new Promise((done) => {
+      if (after === null) silent.add(self); // one that resumes misses nothing, and need not speak first
       dispose = client.subscribe<Result>(
         { query: "", documentId: document.id, variables: { ...variables, after } } as never,
         {
@@ -201,6 +214,7 @@ export function follow<Result extends object, Variables extends object, Told ext
   const leave = (): void => {
     if (isCounted) followed--;
     isCounted = false;
+    speak(); // or never will
   };
   void goOn().finally(leave);
   return () => {

@@ -1,7 +1,8 @@
 // One student in one class as the page knows them: read once, then read again when something of theirs moved.
 import { signal } from "@preact/signals";
 import { ask, Refusal } from "./api";
-import type { Flag, Phase } from "./classroom";
+import type { Phase } from "./classroom";
+import type { Flag } from "./risk";
 import {
   RiskChanges,
   Scores,

@@ -1,5 +1,5 @@
 // The words and numbers of the page: one place, so that all views say the same.
-import type { Flag, Severity } from "./classroom";
+import type { Flag, Severity } from "./risk";
 
 export const REASONS: Record<Flag["reason"], string> = {
   MISSING_SUBMISSIONS: "Missing work",

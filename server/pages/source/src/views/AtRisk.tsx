@@ -1,7 +1,8 @@
 // Who is slipping, the most urgent first. Changes are shown where the student stands; while someone reads or tabs
 // through the list its order stands still, and catches up when they leave.
 import { signal } from "@preact/signals";
-import type { AtRiskStudent, Classroom } from "../classroom";
+import type { Classroom } from "../classroom";
+import type { AtRiskStudent } from "../risk";
 import { REASONS, SEVERITIES } from "../words";
 import { Flags } from "./Flags";
 import { Name } from "./Name";

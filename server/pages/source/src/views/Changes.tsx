@@ -1,7 +1,8 @@
 // What has just changed, in words: read out by screen readers, politely, a few at a time.
 import { computed } from "@preact/signals";
 import { useMemo } from "preact/hooks";
-import type { Change, Classroom } from "../classroom";
+import type { Classroom } from "../classroom";
+import type { Change } from "../risk";
 import { REASONS, SEVERITIES, timeOf } from "../words";
 import { Name } from "./Name";
 

@@ -1,5 +1,5 @@
 // Why a student is at risk, with the evidence, and what clears each flag.
-import type { Flag } from "../classroom";
+import type { Flag } from "../risk";
 import { titleOf } from "../titles";
 import { ITEM_STATES, NUMBERS, REASONS, dayOf, numberShown, percent } from "../words";
 import { SeverityBadge } from "./Severity";

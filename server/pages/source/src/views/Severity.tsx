@@ -1,5 +1,5 @@
 // How much it matters, told by word, shape and colour: no one of them alone.
-import type { Severity } from "../classroom";
+import type { Severity } from "../risk";
 import { SEVERITIES } from "../words";
 
 export function SeverityBadge({ severity }: { severity: Severity }) {
