@@ -16,7 +16,7 @@ from db.outbox import Claimed, Touch, Waiting
 from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
 from db.tally import Tally
 from db.trace import UNTRACED, Span, Tracer, within
-from jobs.fold import Batch, Unfoldable, fold
+from jobs.fold import Batch, Unfoldable, fold, give_up
 from jobs.memory import Memory, Recall
 from rules.evidence import LearningEvent
 from rules.kinds import FOLD_LEVEL, NewerWord
@@ -176,12 +176,12 @@ class Drain:
 
     async def classroom(self, tenant: int, classroom: str) -> None:
         """Assess one class again because time passed (its `reassess_at`)."""
-        held = fold_level.held(tenant)
-        async with tenant_transaction(self.pool, tenant, limit_ms=FOLD_MS, settings=held) as connection:
-            level, server_began = await fold_level.ground_of(connection, tenant)
+        settings = f"{fold_level.held(tenant)}; {outbox.CLAIM_SETTINGS}"  # a fold looks for touches of its classes
+        async with tenant_transaction(self.pool, tenant, limit_ms=FOLD_MS, settings=settings) as connection:
+            level, era = await fold_level.ground_of(connection, tenant)
             if level > self.level:
                 return  # still due, and found by a newer worker
-            recall = self.memory.recall(tenant, server_began=server_began)
+            recall = self.memory.recall(tenant, era)
             moved = await fold(connection, tenant, Batch.of_classroom(classroom), now=self.clock(), recall=recall)
         recall.keep()
         self.live.announce(moved)
@@ -197,10 +197,10 @@ class Drain:
         began = perf_counter()
         try:
             async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
-                level, server_began = await fold_level.ground_of(connection, tenant)
+                level, era = await fold_level.ground_of(connection, tenant)
                 if level != self.level:
                     raise OtherLevel(level)
-                recall = self.memory.recall(tenant, server_began=server_began)
+                recall = self.memory.recall(tenant, era)
                 claimed = await outbox.claim(connection, tenant, shard, limit=limit)
                 self.folded.claimed += len(claimed)
                 refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
@@ -327,6 +327,8 @@ class Drain:
                 [logged] = await facts.claimed_events(connection, tenant, [(row.seq, row.received_at)])
                 dead = (logged.event.source, logged.event.event_id)
                 await dead_letters.bury(connection, tenant, dead, error=type(error).__name__, now=self.clock())
+            else:
+                await give_up(connection, tenant, Batch((row,)))
             await outbox.delete(connection, tenant, claimed)
             await claims.forget(connection, tenant, shard, seq=row.seq)
         if dead is not None:
