@@ -318,7 +318,7 @@ async def test_every_answer_is_the_same_by_the_lane_as_by_asgi(pair: Pair) -> No
 @pytest.mark.feature("000-01")
 async def test_people_are_answered_alike_too(pair: Pair) -> None:
     def chunks(intake: Intake) -> list[bytes]:
-        teacher, stranger = intake.token(Role.TEACHER, sub="t1"), intake.token(Role.TEACHER, sub="t2")
+        teacher, stranger = intake.token(Role.TEACHER, sub="t1"), intake.token(Role.TEACHER, sub="stranger")
         student, bound = intake.token(Role.STUDENT, sub="s1"), intake.token(sources=["other"])
         grade = asked(RECORD, {"input": by_teacher()})
         return [
