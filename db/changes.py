@@ -4,7 +4,7 @@ A reader that has seen position `n` never later meets a change at or below `n`: 
 under the lock of the fold that writes the change, and `seq` under the lock of the tenant's head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -92,7 +92,10 @@ async def classroom_positions(
 ) -> list[Position]:
     """How far the state of each class has come."""
     rows = await connection.fetch(CLASSROOM_POSITIONS, tenant, classrooms)
-    return [Position(row["epoch"], row["no"], freshness_of(row, now=now), row["floor"]) for row in rows]
+    if not rows:
+        return []
+    point = freshness_of(rows[0], now=now)  # one tenant's at one moment
+    return [Position(row["epoch"], row["no"], point, row["floor"]) for row in rows]
 
 
 async def classroom_position(connection: Connection, tenant: int, classroom: str, now: datetime) -> Position:
@@ -319,8 +322,10 @@ async def recorded_events(
 
 # What a process asks once a second of all that its streams follow, for whatever message was lost.
 CLASSROOM_NUMBERS = """
-select c.classroom as key, c.change_no, c.risk_no from classroom_state c
-where c.tenant = $1 and c.classroom = any($2::text[])
+select k.key, c.change_no, c.risk_no
+from unnest($2::text[], $3::bigint[], $4::bigint[]) as k (key, change_no, risk_no)
+join classroom_state c on c.tenant = $1 and c.classroom = k.key
+where c.change_no <> k.change_no or c.risk_no <> k.risk_no
 """
 STUDENT_NUMBERS = """
 select s.student as key, s.change_no from student_state s where s.tenant = $1 and s.student = any($2::text[])
@@ -331,10 +336,11 @@ select t.epoch, h.seq from tenant t join tenant_head h on h.tenant = $1 where t.
 
 
 async def numbers_of_classrooms(
-    connection: Connection, tenant: int, classrooms: Sequence[str]
+    connection: Connection, tenant: int, known: Mapping[str, tuple[int, int]]
 ) -> dict[str, tuple[int, int]]:
-    """The numbers of the newest change of state and of flags of each class that has any."""
-    rows = await connection.fetch(CLASSROOM_NUMBERS, tenant, classrooms)
+    """The numbers of the newest change of state and of flags of each class where they are not those that are known."""
+    states, flags = [numbers[0] for numbers in known.values()], [numbers[1] for numbers in known.values()]
+    rows = await connection.fetch(CLASSROOM_NUMBERS, tenant, list(known), states, flags)
     return {row["key"]: (row["change_no"], row["risk_no"]) for row in rows}
 
 

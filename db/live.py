@@ -5,8 +5,9 @@ check of a second, never a change.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol
 
 import msgspec
 from redis.asyncio import Redis
@@ -41,10 +42,29 @@ class Dead(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     error: str  # the kind of error
 
 
+class Rung(Protocol):
+    """Whoever is to know that a topic moved."""
+
+    def ring(self, traceparent: str | None) -> None:
+        """It moved; perhaps by something that is traced. This must not wait, nor enlist or dismiss anybody."""
+
+    def remind(self, numbers: Any) -> None:
+        """It has come to these numbers, which is no news for whoever is there already. As `ring` otherwise."""
+
+
 class Bell(asyncio.Event):
     """What a waiter is woken by; it remembers the last traced change that rang it."""
 
     traceparent: str | None = None
+
+    def ring(self, traceparent: str | None) -> None:
+        """Wake the waiter."""
+        self.set()
+        self.traceparent = traceparent or self.traceparent
+
+    def remind(self, numbers: Any) -> None:
+        """Wake the waiter, who knows best."""
+        self.set()
 
 
 Topic = tuple[int, str, str]  # (tenant, "classroom" | "student" | "recorded" | "job", key)
@@ -67,7 +87,7 @@ class Live:
         self._dead: list[Dead] = []
         self._flusher: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
-        self._waiters: dict[Topic, set[Bell]] = {}
+        self._waiters: dict[Topic, set[Rung]] = {}
         self.failures = 0
 
     def announce(self, moved: Moved) -> None:
@@ -113,24 +133,36 @@ class Live:
     @asynccontextmanager
     async def watching(self, topics: Iterable[Topic]) -> AsyncIterator["Watch"]:
         """Be woken by these topics from now on; register first, then read the snapshot."""
-        event = Bell()
-        kept = tuple(topics)
-        for topic in kept:
-            self._waiters.setdefault(topic, set()).add(event)
+        watch = Watch(self, tuple(topics))
+        watch.resume()
         try:
-            yield Watch(event)
+            yield watch
         finally:
-            for topic in kept:
-                waiters = self._waiters[topic]
-                waiters.discard(event)
-                if not waiters:
-                    del self._waiters[topic]
+            watch.rest()
+
+    def enlist(self, topic: Topic, rung: Rung) -> None:
+        """Ring for this topic from now on."""
+        self._waiters.setdefault(topic, set()).add(rung)
+
+    def dismiss(self, topic: Topic, rung: Rung) -> None:
+        """Ring no more."""
+        waiters = self._waiters.get(topic)
+        if waiters is not None:
+            waiters.discard(rung)
+            if not waiters:
+                del self._waiters[topic]
 
     def ring(self, topics: Iterable[Topic]) -> None:
         """Wake the waiters of these topics, as a message would."""
         for topic in topics:
-            for event in self._waiters.get(topic, ()):
-                event.set()
+            for rung in self._waiters.get(topic, ()):
+                rung.ring(None)
+
+    def remind(self, numbers: Mapping[Topic, Any]) -> None:
+        """Tell the waiters of these topics what they have come to."""
+        for topic, reached in numbers.items():
+            for rung in self._waiters.get(topic, ()):
+                rung.remind(reached)
 
     async def _flush(self) -> None:
         try:
@@ -171,15 +203,13 @@ class Live:
 
     def _wake(self, moved: Moved) -> None:
         for topic in topics_of(moved):
-            for event in self._waiters.get(topic, ()):
-                event.set()
-                if moved.traceparent is not None:
-                    event.traceparent = moved.traceparent
+            for rung in self._waiters.get(topic, ()):
+                rung.ring(moved.traceparent)
 
     def _wake_all(self) -> None:
         for waiters in self._waiters.values():
-            for event in waiters:
-                event.set()
+            for rung in waiters:
+                rung.ring(None)
 
 
 def open_live(redis_url: str) -> Live:
@@ -190,8 +220,25 @@ def open_live(redis_url: str) -> Live:
 class Watch:
     """One waiter: `moved` returns when its topics moved, or after the slow check."""
 
-    def __init__(self, event: Bell) -> None:
-        self._event = event
+    def __init__(self, live: Live, topics: tuple[Topic, ...]) -> None:
+        self._live = live
+        self._topics = topics
+        self._event = Bell()
+
+    @property
+    def is_rung(self) -> bool:
+        """Whether there was news since `moved` told of some."""
+        return self._event.is_set()
+
+    def rest(self) -> None:
+        """Hear nothing until `resume`; then read, for what came meanwhile rings no more."""
+        for topic in self._topics:
+            self._live.dismiss(topic, self._event)
+
+    def resume(self) -> None:
+        """Be woken again."""
+        for topic in self._topics:
+            self._live.enlist(topic, self._event)
 
     def take_traceparent(self) -> str | None:
         """The trace of what rang last, once."""

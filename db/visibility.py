@@ -73,7 +73,7 @@ where c.tenant = $1 and c.classroom = any($2::text[])
 """
 
 STUDENT_FOLLOWERS = """
-select array(
+select s.student, array(
     select distinct e.person
     from enrollment m
     join classroom c on c.tenant = $1 and c.classroom = m.classroom
@@ -90,7 +90,7 @@ select array(
     where g.tenant = $1 and g.student = s.student and g.consent_at <= $3 and g.revoked_at is null
     limit $4
 ) as guardians
-from student s where s.tenant = $1 and s.student = $2
+from student s where s.tenant = $1 and s.student = any($2::text[])
 """
 
 
@@ -169,10 +169,12 @@ async def followers_of_classrooms(
     return {row["classroom"]: _followers(row) for row in rows}
 
 
-async def followers_of_student(connection: Connection, tenant: int, student: str, now: datetime) -> Followers | None:
-    """The guardians with consent and the teachers of a student's present classes; None for an unknown student."""
-    row = await connection.fetchrow(STUDENT_FOLLOWERS, tenant, student, now, FOLLOWERS_MAX)
-    return None if row is None else _followers(row)
+async def followers_of_students(
+    connection: Connection, tenant: int, students: Sequence[str], now: datetime
+) -> dict[str, Followers]:
+    """The guardians with consent and the teachers of the present classes of each student that the roster knows."""
+    rows = await connection.fetch(STUDENT_FOLLOWERS, tenant, students, now, FOLLOWERS_MAX)
+    return {row["student"]: _followers(row) for row in rows}
 
 
 def _followers(row: asyncpg.Record) -> Followers:

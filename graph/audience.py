@@ -1,69 +1,47 @@
 """Audiences: subscribers who hear the same at the same place of a stream hear one execution, written once.
 
-A subscriber who has heard all there is takes a seat. One subscription runs for all who sit, resumed where they stand;
-each of its messages is written once and handed to each of them who has not heard it yet, may still hear it, and has
-room for it. Whoever has no room leaves with its own place, reads on from there alone, and comes back at the end.
+A subscriber who has heard all there is takes a seat. What a stream tells next is read once for all who sit, wherever
+they sit (`graph/mover.py`), executed and written once for each audience, and handed to each of its seats that has not
+heard it yet, may still hear it, and has room for it. Whoever has no room leaves with its own place, reads on from there
+alone, and comes back at the end.
 """
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from db.live import Live
 from db.pool import LOST
-from graph.answers import Answer
-from graph.fanout import TOGETHER_MAX
+from graph.fanout import UNKNOWN
+from graph.hearing import Feed, Message, Outlet, Voice
+from graph.mover import Mover
+from graph.rights import Circle, renew
 from graph.tokens import Place, StreamName
 from rules.access import Viewer
 
 if TYPE_CHECKING:
     from graph.request import Context
-    from graph.streams import Told
 
-DELIVERY_RIGHT_SECONDS = 2.0  # a right that was withdrawn ends the deliveries within this
-IDLE_RIGHT_SECONDS = 3.5  # with a second's wait, who hears nothing is judged again at least every 5 s
-ROUND_SECONDS = 1.0
-TURN = 100  # messages handed over before other work of the process gets its turn: a millisecond
+TURN = 500  # messages handed over before other work of the process gets its turn: some four milliseconds
+
+ROUND_SECONDS = 1.5  # ties that are read so often are fresh enough for every delivery
 
 log = logging.getLogger("sightline.graph")
 
 _encode = msgspec.json.Encoder().encode
 
-Ties: TypeAlias = Callable[[float], Awaitable[Any]]
-"""What binds people to what is followed, as it was at most so many seconds ago; None where there is nothing."""
 
-
-@dataclass(frozen=True, slots=True)
-class Right:
-    """Who may hear a stream. The ties are the same for all who ask, so that one read judges thousands."""
-
-    ties: Ties
-    may: Callable[[Viewer, Any], bool]
-
-    async def admits(self, viewer: Viewer, *, seconds_max: float) -> bool:
-        """Whether the viewer may hear it, by ties at most so old."""
-        ties = await self.ties(seconds_max)
-        return ties is not None and self.may(viewer, ties)
-
-
-class Outlet(Protocol):
-    """Where the messages of one subscriber leave the process."""
-
-    def offer(self, answer: Answer, text: str, token: str) -> bool:
-        """Send one answer, written as JSON in `text`, if there is room for it at once; False sends nothing."""
-
-
-Lead: TypeAlias = "Callable[[Place], tuple[Context, AsyncGenerator[Answer]]]"
-"""Opens the subscription of an audience at a place."""
+Lead: TypeAlias = "Callable[[], tuple[Context, Voice]]"
+"""Opens what an audience executes with."""
 
 
 class Seat:
     """One subscriber, for the length of its subscription. Seats of equal `likeness` hear the same of a stream."""
+
+    __slots__ = ("_audiences", "_lead", "_likeness", "heard", "judged_by", "left", "outlet", "place", "viewer")
 
     def __init__(
         self, audiences: "Audiences", viewer: Viewer, outlet: Outlet, *, likeness: Hashable, lead: Lead
@@ -72,41 +50,35 @@ class Seat:
         self.outlet = outlet
         self.heard: tuple[int, int, str, str] = (0, 0, "", "")
         self.place: Place
-        self.judged_by: Any = None  # the ties that admitted this viewer
+        self.judged_by: Any = UNKNOWN  # the ties that admitted this viewer
         self.left: asyncio.Future[None]
         self._audiences = audiences
         self._likeness = likeness
         self._lead = lead
-        self._row: Hashable = None
 
-    async def hear(self, name: StreamName, place: Place, right: Right) -> Place | None:
+    async def hear(
+        self, name: StreamName, place: Place, feed: "Callable[[Context], Feed]", *, is_behind: bool
+    ) -> Place | None:
         """Sit from this place on; the place reached when the seat was lost, or None where there was none to take.
 
-        Nobody sits alone (an audience costs a subscription more), nor before what an audience has heard.
+        Nobody sits before what an audience has heard. `is_behind`: something may have moved since the place was read.
         """
-        if self._row is None:
-            self._row = (name, self._likeness)
-            self._audiences.interested[self._row] += 1
-        audience = self._audiences.at(self._row, place, right, self._lead)
+        audience = self._audiences.of((name, self._likeness))
         if audience is None:
+            context, voice = self._lead()
+            audience = self._audiences.open((name, self._likeness), feed(context), voice, context.engine.live)
+            if is_behind:
+                audience.ring(None)
+        elif audience.heard > order_of(place):
             return None
         self.place, self.heard = place, order_of(place)
         self.left = asyncio.get_running_loop().create_future()
-        audience.seats.add(self)
+        audience.seat(self)
         try:
             await self.left
         finally:
-            audience.seats.discard(self)
-            if not audience.seats:
-                audience.end()
+            audience.unseat(self)
         return self.place
-
-    def give_up(self) -> None:
-        """Be counted no more; call it when the subscription ends."""
-        if self._row is not None:
-            self._audiences.interested[self._row] -= 1
-            if not self._audiences.interested[self._row]:
-                del self._audiences.interested[self._row]
 
     def leave(self, error: Exception | None = None) -> None:
         """Wake the subscriber, who goes on alone, or fails with what the audience failed of."""
@@ -115,72 +87,129 @@ class Seat:
 
 
 class Audience:
-    """Those who sit; one task runs their subscription and hands out its messages."""
+    """Those who sit, and what they hear."""
 
-    def __init__(self, audiences: "Audiences", row: Hashable, place: Place, right: Right, lead: Lead) -> None:
-        self.heard = order_of(place)
+    __slots__ = (
+        "_audiences",
+        "_circle",
+        "_live",
+        "_row",
+        "due",
+        "feed",
+        "heard",
+        "is_moving",
+        "is_open",
+        "is_rung",
+        "rung_by",
+        "seats",
+        "timer",
+        "voice",
+    )
+
+    def __init__(self, audiences: "Audiences", row: Hashable, feed: Feed, voice: Voice, live: Live) -> None:
+        self.feed = feed
+        self.voice = voice
+        self.heard = order_of(feed.place)
         self.seats: set[Seat] = set()
+        self.is_open = True
+        self.rung_by: str | None = None  # the trace of what rang last
+        # Kept by whoever moves it.
+        self.is_moving = False
+        self.is_rung = False
+        self.due = 0.0
+        self.timer: asyncio.TimerHandle | None = None
         self._audiences = audiences
         self._row = row
-        self._right = right
-        self._epoch = place[0]
-        self._task = asyncio.create_task(self._perform(*lead(place)))
+        self._circle = audiences.circle_of(self)
+        self._live = live
+        live.enlist(feed.topic, self)
 
-    def end(self) -> None:
-        """Stop the subscription: nobody listens any more."""
-        self._audiences.forget(self._row, self)
-        self._task.cancel()
+    def ring(self, traceparent: str | None) -> None:
+        """What it hears has moved."""
+        self.rung_by = traceparent or self.rung_by
+        self._audiences.mover.ring(self)
 
-    async def judge(self, *, seconds_max: float) -> Any:
-        """Send those away who have lost the right, and return the ties that the others were judged by."""
-        ties = await self._right.ties(seconds_max)
+    def remind(self, numbers: Any) -> None:
+        """What it hears has come to these numbers; what it has read already is no news."""
+        if not self.feed.has_reached(numbers):
+            self.ring(None)
+
+    def seat(self, seat: Seat) -> None:
+        """Let somebody sit."""
+        self.seats.add(seat)
+        self._circle.admitted_by = UNKNOWN
+
+    def unseat(self, seat: Seat) -> None:
+        """Let somebody go; the last one closes the audience."""
+        self.seats.discard(seat)
+        if not self.seats:
+            self.close()
+
+    def close(self, error: Exception | None = None) -> None:
+        """Send all away, who go on alone or fail with this error."""
+        if self.is_open:
+            self.is_open = False
+            self._live.dismiss(self.feed.topic, self)
+            self._audiences.forget(self._row, self)
         for seat in tuple(self.seats):
-            self._admits(seat, ties)
-        return ties
+            self._dismiss(seat, error)
+
+    def judge(self, ties: Any) -> None:
+        """Send those away who have lost the right."""
+        for seat in tuple(self.seats):
+            if seat.judged_by is not ties:
+                self._admits(seat, ties)
 
     def _admits(self, seat: Seat, ties: Any) -> bool:
-        if seat.judged_by is ties and ties is not None:
-            return True
-        if ties is None or not self._right.may(seat.viewer, ties):
+        if ties is None or not self.feed.right.may(seat.viewer, ties):
             self._dismiss(seat)  # it is judged again by itself, and refused in words
             return False
         seat.judged_by = ties
         return True
 
-    async def _perform(self, context: "Context", answers: AsyncGenerator[Answer]) -> None:
-        failure = None
-        try:
-            async with aclosing(answers):
-                async for answer in answers:
-                    # What is no message, or no later one (a restored tenant begins anew), each finds for itself.
-                    told = context.told
-                    if not answer.is_executed or told is None or told.place[0] != self._epoch:
-                        break
-                    await self._hand_out(answer, told)
-        except LOST:
-            pass  # each goes on alone, as patiently as without an audience
-        except Exception as error:  # raised in each subscription that sits here, and masked there
-            failure = error
-        finally:
-            self._audiences.forget(self._row, self)
-            for seat in tuple(self.seats):
-                self._dismiss(seat, failure)
+    async def hear(self, page: Any, told: dict[Hashable, Any]) -> bool:
+        """Hand out what a page brings; True where more is to be read at once."""
+        found = self.feed.tell(page, told)
+        if found is None:
+            self.close()
+            return False
+        rung, self.rung_by = self.rung_by, None
+        messages, is_more = found
+        for one in messages:
+            if not self.seats:  # the rest is told to nobody, so nobody may sit down behind it
+                self.close()
+                return False
+            traceparent = self.feed.trace(one, rung)
+            span = None if traceparent is None else self.voice.trace(traceparent)
+            answer = self.voice.at_once(one.shown) or await self.voice.answer(one.shown)
+            if not answer.is_executed:
+                self.close()  # what is no message, each finds for itself
+                return False
+            try:
+                await self._hand_out(Message(answer, _encode(answer.body), one.token), one.place)
+            finally:
+                if span is not None:
+                    span.end()
+        return is_more
 
-    async def _hand_out(self, answer: Answer, told: "Told[Any]") -> None:
-        text = _encode(answer.body).decode()
+    async def _hand_out(self, message: Message, place: Place) -> None:
         # First of all: whoever comes from here on has read as far as this message.
-        self.heard = order = order_of(told.place)
-        self._audiences.written += 1
-        for turn, seat in enumerate(tuple(self.seats)):
-            if turn % TURN == 0:
-                if turn:
-                    await asyncio.sleep(0)
-                ties = await self._right.ties(DELIVERY_RIGHT_SECONDS)
-            if seat not in self.seats or seat.heard >= order or not self._admits(seat, ties):
+        self.heard = order = order_of(place)
+        audiences, seats = self._audiences, self.seats
+        audiences.written += 1
+        ties = await self._circle.ties()
+        for seat in tuple(seats):
+            if audiences.turn >= TURN:
+                await audiences.take_turns()
+                ties = await self._circle.ties()
+            if seat.heard >= order or seat not in seats:
                 continue
-            if seat.outlet.offer(answer, text, told.token):
-                seat.place, seat.heard = told.place, order
-                self._audiences.handed += 1
+            if seat.judged_by is not ties and not self._admits(seat, ties):
+                continue
+            audiences.turn += 1
+            if seat.outlet.offer(message):
+                seat.place, seat.heard = place, order
+                audiences.handed += 1
             else:
                 self._dismiss(seat)
 
@@ -193,10 +222,12 @@ class Audiences:
     """Every audience of a process, by what is heard."""
 
     def __init__(self) -> None:
-        self.interested: Counter[Hashable] = Counter()
         self.written = 0  # messages executed and written for an audience
         self.handed = 0  # of those, how often one was handed to a subscriber
+        self.turn = 0  # handed over since other work of the process had its turn
+        self.mover = Mover()
         self._open: dict[Hashable, Audience] = {}
+        self._circles: dict[Hashable, Circle[Audience]] = {}
         self._judging: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -208,39 +239,60 @@ class Audiences:
         """How many subscribers sit in one."""
         return sum(len(audience.seats) for audience in self._open.values())
 
-    def at(self, row: Hashable, place: Place, right: Right, lead: Lead) -> Audience | None:
-        """The audience of a row that somebody at this place may join, opened where two are interested."""
-        audience = self._open.get(row)
-        if audience is None and self.interested[row] > 1:
-            audience = self._open[row] = Audience(self, row, place, right, lead)
-            if self._judging is None:
-                self._judging = asyncio.create_task(self._judge_idle())
-        return audience if audience is not None and audience.heard <= order_of(place) else None
+    def of(self, row: Hashable) -> Audience | None:
+        """The audience of a row, where one is open."""
+        return self._open.get(row)
+
+    def open(self, row: Hashable, feed: Feed, voice: Voice, live: Live) -> Audience:
+        """Open the audience of a row that has none; somebody must sit down in it at once."""
+        audience = self._open[row] = Audience(self, row, feed, voice, live)
+        if self._judging is None:
+            self._judging = asyncio.create_task(self._judge_all())
+        return audience
+
+    def circle_of(self, audience: Audience) -> Circle[Audience]:
+        """Those who are judged together with a new audience."""
+        ties = audience.feed.right.ties
+        circle = self._circles.setdefault((ties.kind, ties.key), Circle(audience.feed.right))
+        circle.members.add(audience)
+        return circle
 
     def forget(self, row: Hashable, audience: Audience) -> None:
         """Close an audience to whoever comes later."""
         if self._open.get(row) is audience:
             del self._open[row]
+        self.mover.forget(audience)
+        ties = audience.feed.right.ties
+        circle = self._circles.get((ties.kind, ties.key))
+        if circle is not None:
+            circle.members.discard(audience)
+            if not circle.members:
+                del self._circles[ties.kind, ties.key]
         if not self._open and self._judging is not None:
             self._judging.cancel()
             self._judging = None
 
-    async def _judge_idle(self) -> None:
+    async def take_turns(self) -> None:
+        """Let other work of the process have its turn."""
+        self.turn = 0
+        await asyncio.sleep(0)
+
+    async def _judge_all(self) -> None:
+        """Judge those who hear nothing too: a right that was withdrawn ends the stream within 5 s."""
         while True:
             await asyncio.sleep(ROUND_SECONDS)
-            waiting = list(self._open.values())
-            while waiting:  # so many together, whose ties are then read in one statement
-                some, waiting = waiting[:TOGETHER_MAX], waiting[TOGETHER_MAX:]
-                await asyncio.gather(*(_judged(audience) for audience in some))
-
-
-async def _judged(audience: Audience) -> None:
-    try:
-        # As fresh as a delivery wants them: then no message waits for the ties of its class to be read.
-        await audience.judge(seconds_max=ROUND_SECONDS)
-    except Exception as error:  # the round must go on for the others; nothing is told of what cannot be judged
-        if not isinstance(error, LOST):
-            log.error("rights_unread type=%s", type(error).__name__, extra={"error_type": type(error).__name__})
+            try:
+                # As fresh as a delivery wants them: then no message waits for the ties of its class to be read.
+                await renew(list(self._circles.values()))
+            except Exception as error:  # the round must go on; nothing is told of what cannot be judged
+                if not isinstance(error, LOST):
+                    log.error("rights_unread type=%s", type(error).__name__, extra={"error_type": type(error).__name__})
+            for circle in tuple(self._circles.values()):
+                ties = circle.known
+                if ties is not UNKNOWN and ties is not circle.admitted_by:
+                    circle.admitted_by = ties
+                    for audience in tuple(circle.members):
+                        audience.judge(ties)
 
 
 def order_of(place: Place) -> tuple[int, int, str, str]:

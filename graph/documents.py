@@ -28,6 +28,7 @@ from graphql.execution import (
     map_source_to_response_event,
 )
 
+from db.trace import Span
 from graph import access, complexity
 from graph.answers import ERRORS_MAX, Answer, Excuse, executed, failed, no_excuse, refusal, request_errors
 from graph.compiled import Compiler, Mutation, Query, Replay, Subscription, Tally, replay_of
@@ -226,6 +227,24 @@ class Documents:
         except Exception as error:  # the outermost edge of every source of events
             yield failed(error, context.correlation_id, self._excuse)
 
+    def voice(self, plan: Plan, variables: dict[str, Any], context: Context) -> "Voice":
+        """What a subscription answers to messages that are followed elsewhere."""
+        return Voice(self, plan, variables, context)
+
+    async def told(self, plan: Plan, variables: dict[str, Any], context: Context, message: Any) -> Answer:
+        """Answer one message of a subscription by the reference executor."""
+        executor = self._executor(plan, variables, context)
+        if isinstance(executor, Answer):
+            return executor
+        context.renew()
+        self.tally.reference += 1
+        try:
+            result = execute_subscription_event(executor.build_per_event_executor(message))
+            done: ExecutionResult = await result if isawaitable(result) else result
+        except Exception as error:  # the outermost edge of every resolver
+            return failed(error, context.correlation_id, self._excuse)
+        return executed(done, context.correlation_id, self._excuse)
+
     def _delivery(self, compiled: Subscription | None, context: Context) -> Callable[[Executor[Any]], Any]:
         """How one event becomes a response: by its shape, where it has one and fits it."""
 
@@ -273,6 +292,41 @@ class Documents:
             hide_suggestions=self._hides_suggestions,
         )
         return request_errors(built, ErrorCode.BAD_INPUT) if isinstance(built, list) else built
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """One subscription as an audience hears it: an answer for each message, by its shape where it has one and fits."""
+
+    documents: Documents
+    plan: Plan
+    variables: dict[str, Any]
+    context: Context
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its answers load nothing."""
+        return self.plan.subscription is not None
+
+    def at_once(self, message: Any) -> Answer | None:
+        """The answer, where a shape writes it."""
+        compiled = self.plan.subscription
+        shown = compiled.shown(message) if compiled else None
+        if shown is None:
+            return None
+        self.documents.tally.compiled += 1
+        return Answer((), shown, is_executed=True)
+
+    async def answer(self, message: Any) -> Answer:
+        """The answer by the reference executor."""
+        return await self.documents.told(self.plan, self.variables, self.context, message)
+
+    def trace(self, traceparent: str) -> Span | None:
+        """The span of one message that is pushed."""
+        span = self.context.engine.tracer.join("push", (traceparent,))
+        if span is not None:
+            span.rename(f"push {self.plan.root.removeprefix('subscription ')}")
+        return span
 
 
 def _choose(document: DocumentNode, operation_name: str | None) -> OperationDefinitionNode:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from graph.answers import Answer, refusal
 from graph.documents import Malformed
 from graph.frames import Close
+from graph.hearing import Message
 from graph.http import (
     BODY_BYTES_MAX,
     RETRY_AFTER_SECONDS,
@@ -35,6 +36,7 @@ from rules.access import Viewer
 EVENT_STREAM = "text/event-stream"
 HEARTBEAT_SECONDS = 12.0  # proxies close what is silent, often after 30 s or 60 s
 FAREWELL_SECONDS_MAX = 1
+EVENT = b"event"  # no head of a socket's frame
 HEARTBEAT = b":\n\n"
 COMPLETE = b"event: complete\ndata:\n\n"  # without `data` a browser's EventSource would not tell it
 
@@ -114,10 +116,10 @@ class EventStream:
         if not self._verdict.done():
             self._verdict.set_result(code)
 
-    def offer(self, answer: Answer, text: str, token: str) -> bool:
+    def offer(self, message: Message) -> bool:
         """Send one event if there is room for it at once."""
-        self._operation.answered(answer)
-        if self._verdict.done() or not self._offer(_event(text.encode(), token)):
+        self._operation.answered(message.answer)
+        if self._verdict.done() or not self._offer(message.frame(EVENT, _shared_event)):
             return False
         self._house.messages += 1
         return True
@@ -204,6 +206,10 @@ def wants_events(accept: str | None) -> bool:
         if not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters):
             taken.add(kind)
     return EVENT_STREAM in taken and not any(kind.endswith("json") for kind in taken)
+
+
+def _shared_event(message: Message, _head: bytes) -> bytes:
+    return _event(message.text, message.token)
 
 
 def _event(data: bytes, token: str | None = None) -> bytes:

@@ -3,11 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 REMEMBERED_MAX = 20_000  # ties of as many (viewer, class or student) pairs, at some 500 bytes each
 
-TOGETHER_MAX = 50  # pages of 200 rows each at the very worst, before others get their turn
+TOGETHER_MAX = 100  # pages of 200 rows each at the very worst, before others get their turn
+
+UNKNOWN: Final = object()
+"""What is not remembered, or too old."""
 
 Value = TypeVar("Value")
 Item = TypeVar("Item", bound=Hashable)
@@ -25,7 +28,7 @@ class Fanout:
     """The shared reads of one process. Values are shared between readers, so nobody may change one."""
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._boarding: dict[Hashable, asyncio.Task[Any]] = {}
         self._buses: dict[Hashable, _Bus] = {}
         self._remembered: dict[Hashable, tuple[float, Any]] = {}
@@ -67,22 +70,38 @@ class Fanout:
             del self._buses[kind]
         return await load(list(bus.items))
 
+    def recall(self, key: Hashable, *, seconds_max: float) -> Any:
+        """The value as it was at most so many seconds ago, or UNKNOWN where that must be loaded."""
+        known = self._remembered.get(key)
+        return known[1] if known is not None and self.seconds() - known[0] < seconds_max else UNKNOWN
+
     async def recent(self, key: Hashable, load: Callable[[], Awaitable[Value]], *, seconds_max: float) -> Value:
         """The value as it was at most so many seconds ago."""
-        known = self._remembered.get(key)
-        began = self._seconds()
-        if known is not None and began - known[0] < seconds_max:
-            value: Value = known[1]
+        known = self.recall(key, seconds_max=seconds_max)
+        if known is not UNKNOWN:
+            value: Value = known
             return value
-        value = await self.shared(("recent", key), load)
-        self._remember(key, began, value)
-        return value
+        began = self.seconds()
+        loaded = await self.shared(("recent", key), load)
+        return self._remember(key, began, loaded)
 
-    def _remember(self, key: Hashable, began: float, value: Any) -> None:
-        self._remembered.pop(key, None)  # the oldest stand first
+    async def renew(
+        self, kind: Hashable, items: Sequence[Item], load: Callable[[Sequence[Item]], Awaitable[Mapping[Item, Any]]]
+    ) -> dict[Item, Any]:
+        """Load the values of (kind, item) in one go, for whoever asks for recent ones; None where one is not there."""
+        began = self.seconds()
+        found = await load(items)
+        return {item: self._remember((kind, item), began, found.get(item)) for item in items}
+
+    def _remember(self, key: Hashable, began: float, value: Value) -> Value:
+        """Keep a value; one that equals the one before is that one, so that readers see at a glance what is new."""
+        known = self._remembered.pop(key, None)  # the oldest stand first
+        if known is not None and (known[0] > began or known[1] == value):
+            began, value = max(began, known[0]), known[1]
         self._remembered[key] = (began, value)
         while len(self._remembered) > REMEMBERED_MAX:
             del self._remembered[next(iter(self._remembered))]
+        return value
 
     async def _fly(self, key: Hashable, load: Callable[[], Awaitable[Value]]) -> Value:
         del self._boarding[key]

@@ -10,6 +10,9 @@ MESSAGE_BYTES_MAX = 256 * 1024
 OPERATION_ID_CHARACTERS_MAX = 128
 REASON_CHARACTERS_MAX = 120  # a close frame holds 123 bytes
 
+OFFER = "sightline.offer"
+"""In the scope's extensions: the server's function that writes a ready frame at once, or says that there is no room."""
+
 
 class Close(IntEnum):
     """Close codes, chosen by what the graphql-ws client does with them.
@@ -71,3 +74,15 @@ def operation_of(message: dict[str, Any]) -> Ask:
         return ask_of(payload)
     except Refused as refused:
         raise BadMessage(refused.message[:REASON_CHARACTERS_MAX]) from None
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole text message in one frame of the WebSocket protocol, as servers send it: not masked (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x81, size))
+    elif size < 1 << 16:
+        head = b"\x81\x7e" + size.to_bytes(2, "big")
+    else:
+        head = b"\x81\x7f" + size.to_bytes(8, "big")
+    return head + payload

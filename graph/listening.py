@@ -8,13 +8,13 @@ import msgspec
 from graphql import FieldNode, Node, OperationType, VariableNode
 
 from graph.answers import Answer
-from graph.audience import Outlet, Seat
-from graph.documents import Documents, Plan
+from graph.audience import Seat
+from graph.documents import Documents, Plan, Voice
 from graph.gate import Gate
+from graph.hearing import Outlet
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context, Engine, begin
 from graph.telling import Operation
-from graph.tokens import Place
 from graph.wire import Ask
 from rules.access import Role, Viewer
 
@@ -76,28 +76,18 @@ def sent_at_once(sending: Awaitable[None]) -> bool:
 async def listen(
     documents: Documents, plan: Plan, variables: dict[str, Any], context: Context, outlet: Outlet
 ) -> AsyncGenerator[Answer]:
-    """Answer each event of a subscription, one at a time; what is shared with others goes to `outlet` instead."""
-    engine, viewer = context.engine, context.viewer
+    """Answer each event of a subscription, one at a time; what is shared with others goes to `outlet` instead.
 
-    def lead(place: Place) -> tuple[Context, AsyncGenerator[Answer]]:
-        leading = begin(engine, viewer, context.correlation_id)
-        leading.enters_at = place
-        return leading, _pushed(documents, plan, variables, leading)
+    The span of each is closed when it was handed on, or its reader left.
+    """
+    engine, viewer, correlation = context.engine, context.viewer, context.correlation_id
+
+    def lead() -> tuple[Context, Voice]:
+        leading = begin(engine, viewer, correlation)
+        return leading, documents.voice(plan, variables, leading)
 
     likeness = likeness_of(plan, variables, viewer)
-    context.seat = seat = Seat(engine.audiences, viewer, outlet, likeness=likeness, lead=lead)
-    try:
-        async with aclosing(_pushed(documents, plan, variables, context)) as answers:
-            async for answer in answers:
-                yield answer
-    finally:
-        seat.give_up()
-
-
-async def _pushed(
-    documents: Documents, plan: Plan, variables: dict[str, Any], context: Context
-) -> AsyncGenerator[Answer]:
-    """The answers, and the span of each closed when it was handed on, or its reader left."""
+    context.seat = Seat(engine.audiences, viewer, outlet, likeness=likeness, lead=lead)
     async with aclosing(documents.subscribe(plan, variables, context)) as answers:
         async for answer in answers:
             try:

@@ -4,11 +4,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Annotated
 
 import strawberry
 
-from db.changes import RecordedEvent, RiskTransition
+from db.background import Job as StoredJob
+from db.changes import ChangedStanding, RecordedEvent, RiskTransition
 from db.freshness import Freshness
 from graph.access import PEOPLE, allow
 from graph.background import Job, job_of
@@ -147,12 +149,10 @@ class LiveSubscription:
     ) -> AsyncGenerator[RiskFlagMessage, None]:
         """Transitions by their number."""
         key = key_of(classroom_id, field="classroomId")
-        stream = risk_stream(info.context, key)
-        async with aclosing(follow(info.context, stream, after)) as told:
-            async for one in told:
-                yield RiskFlagMessage(
-                    freshness=one.point, kind=one.kind, resume_token=one.token, transition=_transition(key, one)
-                )
+        source = partial(risk_stream, key=key)
+        async with aclosing(follow(info.context, source, after, partial(_risk_message, key))) as messages:
+            async for message in messages:
+                yield message
 
     @strawberry.subscription(
         description="The mastery of one student, or of all students of a class: name exactly one. Without `after` the "
@@ -174,17 +174,10 @@ class LiveSubscription:
         after: After = None,
     ) -> AsyncGenerator[MasteryMessage, None]:
         """Standings by their change number."""
-        stream = mastery_stream(info.context, student_id, classroom_id)
-        async with aclosing(follow(info.context, stream, after)) as told:
-            async for one in told:
-                row = one.row
-                yield MasteryMessage(
-                    freshness=one.point,
-                    kind=one.kind,
-                    resume_token=one.token,
-                    student_id=None if row is None else strawberry.ID(row.student),
-                    mastery=None if row is None else mastery_shown(row.mastery, row.classroom),
-                )
+        source = partial(mastery_stream, student_id=student_id, classroom_id=classroom_id)
+        async with aclosing(follow(info.context, source, after, _mastery_message)) as messages:
+            async for message in messages:
+                yield message
 
     @strawberry.subscription(
         description="The dashboard of the class: the present one first (SNAPSHOT, without `after`), then the newest "
@@ -195,10 +188,10 @@ class LiveSubscription:
         self, info: Info, classroom_id: ClassroomId, after: After = None
     ) -> AsyncGenerator[DashboardMessage, None]:
         """The class's state by its change number."""
-        stream = dashboard_stream(info.context, key_of(classroom_id, field="classroomId"))
-        async with aclosing(follow(info.context, stream, after)) as told:
-            async for one in told:
-                yield DashboardMessage(freshness=one.point, kind=one.kind, resume_token=one.token, dashboard=one.row)
+        source = partial(dashboard_stream, key=key_of(classroom_id, field="classroomId"))
+        async with aclosing(follow(info.context, source, after, _dashboard_message)) as messages:
+            async for message in messages:
+                yield message
 
     @strawberry.subscription(
         description="Every event recorded in the class, in the order of the log, each once, before it is counted. "
@@ -209,10 +202,10 @@ class LiveSubscription:
         self, info: Info, classroom_id: ClassroomId, after: After = None
     ) -> AsyncGenerator[EventMessage, None]:
         """The log by `seq`."""
-        stream = event_stream(info.context, key_of(classroom_id, field="classroomId"))
-        async with aclosing(follow(info.context, stream, after)) as told:
-            async for one in told:
-                yield EventMessage(freshness=one.point, kind=one.kind, resume_token=one.token, activity=_activity(one))
+        source = partial(event_stream, key=key_of(classroom_id, field="classroomId"))
+        async with aclosing(follow(info.context, source, after, _event_message)) as messages:
+            async for message in messages:
+                yield message
 
     @strawberry.subscription(
         description="How far a job is: the present state first (SNAPSHOT, without `after`), then the newest after each "
@@ -226,11 +219,40 @@ class LiveSubscription:
         after: After = None,
     ) -> AsyncGenerator[JobMessage, None]:
         """The job by its change number."""
-        stream = job_stream(info.context, key_of(job_id, field="jobId"))
-        async with aclosing(follow(info.context, stream, after)) as told:
-            async for one in told:
-                job = None if one.row is None else job_of(one.row)
-                yield JobMessage(freshness=one.point, kind=one.kind, resume_token=one.token, job=job)
+        source = partial(job_stream, key=key_of(job_id, field="jobId"))
+        async with aclosing(follow(info.context, source, after, _job_message)) as messages:
+            async for message in messages:
+                yield message
+
+
+def _risk_message(classroom: str, one: Told[RiskTransition]) -> RiskFlagMessage:
+    return RiskFlagMessage(
+        freshness=one.point, kind=one.kind, resume_token=one.token, transition=_transition(classroom, one)
+    )
+
+
+def _mastery_message(one: Told[ChangedStanding]) -> MasteryMessage:
+    row = one.row
+    return MasteryMessage(
+        freshness=one.point,
+        kind=one.kind,
+        resume_token=one.token,
+        student_id=None if row is None else strawberry.ID(row.student),
+        mastery=None if row is None else mastery_shown(row.mastery, row.classroom),
+    )
+
+
+def _dashboard_message(one: Told[Dashboard]) -> DashboardMessage:
+    return DashboardMessage(freshness=one.point, kind=one.kind, resume_token=one.token, dashboard=one.row)
+
+
+def _event_message(one: Told[RecordedEvent]) -> EventMessage:
+    return EventMessage(freshness=one.point, kind=one.kind, resume_token=one.token, activity=_activity(one))
+
+
+def _job_message(one: Told[StoredJob]) -> JobMessage:
+    job = None if one.row is None else job_of(one.row)
+    return JobMessage(freshness=one.point, kind=one.kind, resume_token=one.token, job=job)
 
 
 def _transition(classroom: str, told: Told[RiskTransition]) -> RiskFlagTransition | None:

@@ -5,7 +5,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from db import changes
 from db.live import SLOW_CHECK_SECONDS, Topic, Watch
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("sightline.graph")
 
 KEYS_MAX = 1_000  # of one statement
+NUMBERED = frozenset({"classroom", "student", "recorded"})
+NEVER = (-1, -1)  # the numbers of a class before the first round
 
 
 class Patrol:
@@ -24,7 +26,8 @@ class Patrol:
 
     def __init__(self) -> None:
         self._followed: Counter[Topic] = Counter()
-        self._known: dict[Topic, Hashable] = {}
+        self._known: dict[Topic, Any] = {}
+        self._epochs: dict[int, int] = {}
         self._rounds: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -56,33 +59,44 @@ class Patrol:
                 tenants[topic[0]].append(topic)
             for tenant, topics in tenants.items():
                 try:
-                    numbers = await _numbers(engine, tenant, topics)
+                    moved, is_new_life = await self._moved(engine, tenant, topics)
                 except Exception as error:  # the next round finds it: what moves meanwhile has another number
                     if not isinstance(error, LOST):
                         name = type(error).__name__
                         log.error("numbers_unread type=%s", name, extra={"error_type": name})
                     continue
-                moved = [topic for topic in topics if topic not in numbers or numbers[topic] != self._known.get(topic)]
-                # Whoever left meanwhile is not remembered.
-                self._known.update({topic: numbers[topic] for topic in numbers if topic in self._followed})
-                engine.live.ring(moved)
+                engine.live.remind(moved)
+                engine.live.ring(topics if is_new_life else (topic for topic in topics if topic[1] not in NUMBERED))
 
+    async def _moved(
+        self, engine: "Engine", tenant: int, topics: Sequence[Topic]
+    ) -> tuple[dict[Topic, Hashable], bool]:
+        """What those of these have come to that came further since the last round; whether their tenant was restored.
 
-async def _numbers(engine: "Engine", tenant: int, topics: Sequence[Topic]) -> dict[Topic, Hashable]:
-    """What each topic's streams have come to; absent for topics that keep no number."""
-    keys: dict[str, list[str]] = defaultdict(list)
-    for _, kind, key in topics:
-        keys[kind].append(key)
-    found: dict[Topic, Hashable] = {}
-    async with tenant_transaction(engine.pool, tenant, read_only=True) as connection:
-        epoch, seq = await changes.numbers_of_tenant(connection, tenant)
-        for some in _parts(keys["classroom"]):
-            classes = await changes.numbers_of_classrooms(connection, tenant, some)
-            found |= {(tenant, "classroom", key): (epoch, classes.get(key)) for key in some}
-        for some in _parts(keys["student"]):
-            students = await changes.numbers_of_students(connection, tenant, some)
-            found |= {(tenant, "student", key): (epoch, students.get(key)) for key in some}
-    return found | {(tenant, "recorded", key): (epoch, seq) for key in keys["recorded"]}
+        Topics that keep no number always have.
+        """
+        keys: dict[str, list[str]] = defaultdict(list)
+        for _, kind, key in topics:
+            keys[kind].append(key)
+        found: dict[Topic, Hashable] = {}
+        async with tenant_transaction(engine.pool, tenant, read_only=True) as connection:
+            epoch, seq = await changes.numbers_of_tenant(connection, tenant)
+            is_new_life = self._epochs.get(tenant) != epoch  # restored: every number means something else
+            if is_new_life:
+                self._epochs[tenant] = epoch
+                self._known = {topic: number for topic, number in self._known.items() if topic[0] != tenant}
+            for some in _parts(keys["classroom"]):
+                known = {key: self._known.get((tenant, "classroom", key), NEVER) for key in some}
+                classes = await changes.numbers_of_classrooms(connection, tenant, known)
+                found |= {(tenant, "classroom", key): numbers for key, numbers in classes.items()}
+            for some in _parts(keys["student"]):
+                students = await changes.numbers_of_students(connection, tenant, some)
+                found |= {(tenant, "student", key): number for key, number in students.items()}
+        found |= {(tenant, "recorded", key): seq for key in keys["recorded"]}
+        moved = {topic: numbers for topic, numbers in found.items() if self._known.get(topic) != numbers}
+        # Whoever left meanwhile is not remembered.
+        self._known.update({topic: numbers for topic, numbers in moved.items() if topic in self._followed})
+        return moved, is_new_life
 
 
 def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -16,7 +16,6 @@ from graph.audience import Audiences, Seat
 from graph.fanout import Fanout
 from graph.patrol import Patrol
 from graph.together import Together
-from graph.tokens import Place
 from rules.access import Viewer
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ class Context:
     push: Span | None = None  # of the message that a subscription is delivering, where its change is traced
     now: datetime  # read once, so that every field of an answer is about the same moment
     seat: Seat | None = None  # of a subscriber whose messages may be shared
-    enters_at: Place | None = None  # where a subscription goes on that an audience listens to
     resumes_after: str | None = None  # the token of a client whose transport keeps it (Last-Event-ID)
     told: "Told[Any] | None" = None  # what a subscription is delivering
     loaders: dict[Any, Any] = field(default_factory=dict)  # one operation's caches, by loader

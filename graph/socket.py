@@ -8,15 +8,25 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
-from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from graph.answers import Answer, refusal
 from graph.documents import Documents, Malformed
-from graph.frames import REASON_CHARACTERS_MAX, BadMessage, Close, id_of, message_of, operation_of, payload_of
+from graph.frames import (
+    OFFER,
+    REASON_CHARACTERS_MAX,
+    BadMessage,
+    Close,
+    id_of,
+    message_of,
+    operation_of,
+    payload_of,
+    text_frame,
+)
 from graph.gate import Gate
+from graph.hearing import Message
 from graph.http import STATUS, correlation_of, token_of
-from graph.listening import BLOCKED_SECONDS_MAX, perform, sent_at_once
+from graph.listening import BLOCKED_SECONDS_MAX, perform
 from graph.refusal import BadCredential, ErrorCode, ExpiredCredential, Refused
 from graph.request import Engine
 from graph.scalars import write_moment
@@ -52,19 +62,24 @@ class _Outlet:
     def __init__(self, socket: "Socket", operation: Operation, operation_id: str) -> None:
         self._socket = socket
         self._operation = operation
-        self._head = f'{{"id":{_encode(operation_id).decode()},"type":"next","payload":'
+        self._head = b'{"id":%b,"type":"next","payload":' % _encode(operation_id)
 
-    def offer(self, answer: Answer, text: str, _token: str) -> bool:
+    def offer(self, message: Message) -> bool:
         """Splice the frame: nothing of it is encoded again."""
-        self._operation.answered(answer)
-        return self._socket.offer(f"{self._head}{text}}}")
+        if message.answer.errors:
+            self._operation.answered(message.answer)
+        return self._socket.offer(message.framed.get(self._head) or message.frame(self._head, _spliced))
+
+
+def _spliced(message: Message, head: bytes) -> bytes:
+    return text_frame(b"%b%b}" % (head, message.text))
 
 
 class Socket:
     """One connection. The reader handles messages in order; each operation is a task that pulls at its own pace."""
 
-    def __init__(self, websocket: WebSocket, send: Send, house: House) -> None:
-        self._send_frame = send  # as the server gave it: thousands of frames a second need no second look
+    def __init__(self, websocket: WebSocket, house: House) -> None:
+        self._offer_frame: Callable[[bytes], bool] = websocket.scope["extensions"][OFFER]
         self.viewer: Viewer | None = None
         self._websocket = websocket
         self._house = house
@@ -278,11 +293,11 @@ class Socket:
                 operation.status = STATUS[ErrorCode(min(operation.codes))]
             operation.finish(self._house.tell)
 
-    def offer(self, message: str) -> bool:
+    def offer(self, frame: bytes) -> bool:
         """Send one frame if there is room for it at once; False sends nothing."""
         if self._verdict.done():
             return False
-        is_sent = sent_at_once(self._send_frame({"type": "websocket.send", "text": message}))
+        is_sent = self._offer_frame(frame)
         self._house.messages += is_sent
         return is_sent
 

@@ -80,7 +80,7 @@ class GraphQLSockets:
             await websocket.close(Close.UNACCEPTABLE_SUBPROTOCOL, "Subprotocol not acceptable")
             return
         await websocket.accept(subprotocol=PROTOCOL)
-        socket = Socket(websocket, send, self)
+        socket = Socket(websocket, self)
         async with self.holding(socket):
             await socket.run()
 

@@ -11,10 +11,10 @@ from db.classrooms import ClassroomRow, classrooms_of_keys
 from db.freshness import Freshness
 from db.pool import Connection, tenant_transaction
 from db.visibility import Followers
-from graph.audience import Right, Ties
 from graph.dashboards import Dashboard, dashboard_of
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context
+from graph.rights import Right, Ties
 from graph.standings import key_of
 from graph.streams import Stream
 from graph.tokens import Cursor, StreamName
@@ -41,6 +41,7 @@ def risk_stream(context: Context, key: str) -> Stream[RiskTransition]:
         topic=(tenant, "classroom", key),
         right=Right(_classroom_ties(context, key), _taught(may_subscribe_risk)),
         position=changes.risk_position,
+        number=lambda numbers: numbers[1],
         read=read,
         place=lambda row: Cursor(row.no),
         is_state=False,
@@ -92,6 +93,7 @@ def _class_mastery_stream(context: Context, key: str) -> Stream[ChangedStanding]
         topic=(tenant, "classroom", key),
         right=Right(_classroom_ties(context, key), _taught(may_subscribe_class_mastery)),
         position=changes.classroom_position,
+        number=lambda numbers: numbers[0],
         read=read,
         read_many=changes.many_classroom_standings,
         place=lambda row: Cursor(row.class_change, (row.student, row.mastery.concept.key)),
@@ -116,6 +118,7 @@ def dashboard_stream(context: Context, key: str) -> Stream[Dashboard]:
         topic=(tenant, "classroom", key),
         right=Right(_classroom_ties(context, key), _taught(may_subscribe_dashboard)),
         position=changes.classroom_position,
+        number=lambda numbers: numbers[0],
         read=read,
         finish=finish,
         place=lambda row: Cursor(row.snapshot.change_no),
@@ -146,20 +149,20 @@ def job_stream(context: Context, key: str) -> Stream[Job]:
     """One job, the newest state only."""
     tenant = context.viewer.tenant
 
-    async def load() -> Job | None:
+    async def load(keys: Sequence[str]) -> Mapping[str, Job]:
         async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-            return (await background.of_keys(connection, tenant, [key])).get(key)
+            return await background.of_keys(connection, tenant, keys)
 
     async def read(connection: Connection, _cursor: Cursor) -> Sequence[Job]:
         return list((await background.of_keys(connection, tenant, [key])).values())
 
-    async def ties(seconds_max: float) -> Job | None:
-        return await context.engine.fanout.recent(("job", tenant, key), load, seconds_max=seconds_max)
-
     return Stream(
         name=StreamName("jobProgressed", tenant, "job", key),
         topic=(tenant, "job", key),
-        right=Right(ties, lambda viewer, job: may_follow_job(viewer, job.requested_by)),
+        right=Right(
+            Ties(context.engine.fanout, ("job", tenant), key, load),
+            lambda viewer, job: may_follow_job(viewer, job.requested_by),
+        ),
         position=changes.job_position,
         read=read,
         place=lambda row: Cursor(row.change_no),
@@ -169,32 +172,23 @@ def job_stream(context: Context, key: str) -> Stream[Job]:
 
 
 def _classroom_ties(context: Context, key: str) -> Ties:
-    tenant, fanout = context.viewer.tenant, context.engine.fanout
+    tenant, pool, clock = context.viewer.tenant, context.pool, context.engine.clock
 
     async def load(keys: Sequence[str]) -> Mapping[str, Followers]:
-        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-            return await visibility.followers_of_classrooms(connection, tenant, keys, context.engine.clock())
+        async with tenant_transaction(pool, tenant, read_only=True) as connection:
+            return await visibility.followers_of_classrooms(connection, tenant, keys, clock())
 
-    async def load_one() -> Followers | None:
-        return await fanout.together(("followers", tenant), key, load)
-
-    async def ties(seconds_max: float) -> Followers | None:
-        return await fanout.recent(("classroom", tenant, key), load_one, seconds_max=seconds_max)
-
-    return ties
+    return Ties(context.engine.fanout, ("classroom", tenant), key, load)
 
 
 def _student_ties(context: Context, key: str) -> Ties:
-    tenant = context.viewer.tenant
+    tenant, pool, clock = context.viewer.tenant, context.pool, context.engine.clock
 
-    async def load() -> Followers | None:
-        async with tenant_transaction(context.pool, tenant, read_only=True) as connection:
-            return await visibility.followers_of_student(connection, tenant, key, context.engine.clock())
+    async def load(keys: Sequence[str]) -> Mapping[str, Followers]:
+        async with tenant_transaction(pool, tenant, read_only=True) as connection:
+            return await visibility.followers_of_students(connection, tenant, keys, clock())
 
-    async def ties(seconds_max: float) -> Followers | None:
-        return await context.engine.fanout.recent(("student", tenant, key), load, seconds_max=seconds_max)
-
-    return ties
+    return Ties(context.engine.fanout, ("student", tenant), key, load)
 
 
 def _taught(may: Callable[..., bool]) -> Callable[[Viewer, Followers], bool]:

@@ -6,8 +6,8 @@ most a round of the patrol. Nothing waits in memory for a slow reader, and no co
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import partial
@@ -19,21 +19,19 @@ from db import changes
 from db.changes import PAGE, Position
 from db.freshness import BY_INDEX, Freshness
 from db.live import Topic, Watch
-from db.pool import LOST, Connection, tenant_transaction
-from graph.audience import DELIVERY_RIGHT_SECONDS, IDLE_RIGHT_SECONDS, Right
+from db.pool import Connection, tenant_transaction
+from graph.patience import patiently
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context
+from graph.rights import DELIVERY_RIGHT_SECONDS, IDLE_RIGHT_SECONDS, Right
 from graph.tokens import Cursor, Place, StreamName
 
 STATE_PAUSE_SECONDS = 0.1  # a stream of state tells the newest at most this often
-PATIENCE_SECONDS = 30.0  # how long a stream outlives Postgres; then the client resumes elsewhere
-RETRY_SECONDS = 0.25
 IDLE_WAIT_SECONDS = 1.0
-LEADER_WAIT_SECONDS = 5.0  # nobody is judged when it ends
 LOOK_AFTER_WAITS = 10
 
 Row = TypeVar("Row")
-Value = TypeVar("Value")
+Message = TypeVar("Message")
 
 
 @strawberry.enum(description="What a message of a subscription brings.")
@@ -92,6 +90,7 @@ class Stream(Generic[Row]):
     place: Callable[[Row], Cursor]
     # The same for many classes past whole changes, where many move at once; their positions are those of classes.
     read_many: Callable[[Connection, int, Sequence[tuple[str, int]]], Awaitable[list[list[Row]]]] | None = None
+    number: Callable[[Any], int] = lambda numbers: numbers  # of this stream, among those that its topic has come to
     is_state: bool
     is_in_snapshot: Callable[[Row], bool] = lambda row: True
     finish: Callable[[Sequence[Any], Freshness], Awaitable[Sequence[Row]]] | None = None  # makes rows of what was read
@@ -99,40 +98,45 @@ class Stream(Generic[Row]):
     trace: Callable[[Row], str | None] | None = None  # where a row keeps the trace of its change
 
 
-async def follow(context: Context, stream: Stream[Row], after: str | None) -> AsyncGenerator[Told[Row], None]:
-    """All that a client is told, from its token (or from now) until it leaves or loses the right. Raises Refused."""
+async def follow(
+    context: Context,
+    source: Callable[[Context], Stream[Row]],
+    after: str | None,
+    show: Callable[[Told[Row]], Message],
+) -> AsyncGenerator[Message, None]:
+    """All that a client is told, from its token (or from now) until it leaves or loses the right. Raises Refused.
+
+    `source` opens the stream with the means of a context, `show` makes what is told the value of the root field.
+    """
+    stream = source(context)
     async with context.engine.patrol.watching(context.engine, stream.topic) as watch:
         teller, first = await _enter(context, stream, after)
         if first is not None:
             context.told = first
-            yield first
+            yield show(first)
         loop = asyncio.get_running_loop()
+        share = partial(_share, context, stream, teller, watch, partial(Feed, source, show))
         is_shared = False
         while True:
             read_at = loop.time()
             rung = watch.take_traceparent()  # before the read: what rings later belongs to the next one
-            page = await _patiently(partial(_page, context, stream, teller.epoch, teller.cursor))
+            page = await patiently(partial(_page, context, stream, teller.epoch, teller.cursor))
             for told in teller.tell(page):
                 await asyncio.sleep(0)  # a socket with room never waits: a long snapshot must let the others in
-                await _patiently(partial(_judge, context, stream, seconds_max=DELIVERY_RIGHT_SECONDS))
+                await patiently(partial(_judge, context, stream, seconds_max=DELIVERY_RIGHT_SECONDS))
                 _trace(context, stream, told, rung)
                 context.told = told
-                yield told
+                yield show(told)
             if page.is_full:
                 continue
             # One round alone after each one shared, so that an audience that fails at once is not tried in a circle.
-            is_shared = (not is_shared and await _share(context, stream, teller)) or await _wait(
-                context, stream, teller, watch
-            )
+            is_shared = (not is_shared and await share()) or await _wait(context, stream, watch, share)
             if stream.is_state and not is_shared:
                 await asyncio.sleep(max(0.0, read_at + STATE_PAUSE_SECONDS - loop.time()))
 
 
 async def _enter(context: Context, stream: Stream[Row], after: str | None) -> tuple["_Teller[Row]", Told[Row] | None]:
     """Where a client comes in, and what it is told of that."""
-    if context.enters_at is not None:  # for an audience whose members stand there: nothing is to be asked or told
-        await _judge(context, stream, seconds_max=DELIVERY_RIGHT_SECONDS)
-        return _Teller(stream, *context.enters_at), None
     await _judge(context, stream, seconds_max=0)
     after = context.resumes_after or after
     resumed = None if after is None else stream.name.read(after)
@@ -142,31 +146,42 @@ async def _enter(context: Context, stream: Stream[Row], after: str | None) -> tu
     return teller, None if kind is None else teller.message(kind, position.point)
 
 
-async def _wait(context: Context, stream: Stream[Row], teller: "_Teller[Row]", watch: Watch) -> bool:
+async def _wait(
+    context: Context, stream: Stream[Row], watch: Watch, share: Callable[[], Coroutine[Any, Any, bool]]
+) -> bool:
     """Wait for news, judged again meanwhile; True where the news came while others listened too."""
     # The patrol rings for what no message told; looking all the same costs little and trusts nobody.
     for _ in range(LOOK_AFTER_WAITS):
         # Jittered, so that thousands of idle streams do not wake at once.
-        seconds_max = LEADER_WAIT_SECONDS if context.enters_at is not None else IDLE_WAIT_SECONDS
-        is_news = await watch.moved(seconds_max=seconds_max * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+        is_news = await watch.moved(seconds_max=IDLE_WAIT_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
         if is_news:
             break  # judged before what it brings
-        if context.enters_at is not None:
-            continue  # who listens is judged in the audience
-        await _patiently(partial(_judge, context, stream, seconds_max=IDLE_RIGHT_SECONDS))
-        if await _share(context, stream, teller):
+        await patiently(partial(_judge, context, stream, seconds_max=IDLE_RIGHT_SECONDS))
+        if await share():
             return True
     return False
 
 
-async def _share(context: Context, stream: Stream[Row], teller: "_Teller[Row]") -> bool:
+async def _share(
+    context: Context,
+    stream: Stream[Row],
+    teller: "_Teller[Row]",
+    watch: Watch,
+    feed: Callable[[Context, Place], "Feed[Row, Any]"],
+) -> bool:
     """Hear with others what is told next, as long as the client keeps up and may; False where it is to go on alone.
 
     The client has been told all there is, so its place is a whole change.
     """
     if context.seat is None:
         return False
-    place = await context.seat.hear(stream.name, (teller.epoch, teller.cursor), stream.right)
+    at = (teller.epoch, teller.cursor)
+    sitting = context.seat.hear(stream.name, at, lambda leading: feed(leading, at), is_behind=watch.is_rung)
+    watch.rest()  # whoever reads for the audience is rung instead
+    try:
+        place = await sitting
+    finally:
+        watch.resume()
     if place is None:
         return False
     teller.epoch, teller.cursor = place
@@ -174,11 +189,17 @@ async def _share(context: Context, stream: Stream[Row], teller: "_Teller[Row]") 
 
 
 def _trace(context: Context, stream: Stream[Row], told: Told[Row], rung: str | None) -> None:
-    """Open the span of one message: of the change it tells where the row knows that, else of what rang last."""
-    if told.kind is LiveMessageKind.CHANGE and told.row is not None:
-        traceparent = rung if stream.trace is None else stream.trace(told.row)
-        if traceparent is not None:
-            context.push = context.engine.tracer.join("push", (traceparent,))
+    """Open the span of one message that goes to one."""
+    traceparent = _trace_of(stream, told, rung)
+    if traceparent is not None:
+        context.push = context.engine.tracer.join("push", (traceparent,))
+
+
+def _trace_of(stream: Stream[Row], told: Told[Row], rung: str | None) -> str | None:
+    """The trace of the change that a message tells where the row knows that, else of what rang last."""
+    if told.kind is not LiveMessageKind.CHANGE or told.row is None:
+        return None
+    return rung if stream.trace is None else stream.trace(told.row)
 
 
 def _entrance(
@@ -224,7 +245,7 @@ class _Teller(Generic[Row]):
             if self.cursor.snapshot and place.no > self.cursor.snapshot:
                 told.append(self._end_snapshot(point))
             is_snapshot = self.cursor.no < 0 or bool(self.cursor.snapshot)
-            self.cursor = replace(place, snapshot=self.cursor.snapshot)
+            self.cursor = Cursor(place.no, place.place, self.cursor.snapshot)
             if not is_snapshot or self.stream.is_in_snapshot(row):
                 kind = LiveMessageKind.SNAPSHOT if is_snapshot else LiveMessageKind.CHANGE
                 told.append(self.message(kind, point, row))
@@ -241,6 +262,92 @@ class _Teller(Generic[Row]):
 
     def message(self, kind: LiveMessageKind, point: Freshness, row: Row | None = None) -> Told[Row]:
         return Told(kind, (self.epoch, self.cursor), self.stream.name.write(self.epoch, self.cursor), point, row)
+
+
+@dataclass(frozen=True, slots=True)
+class Uttered(Generic[Row, Message]):
+    """One message and the value that every document reads of it."""
+
+    told: Told[Row]
+    shown: Message
+
+    @property
+    def place(self) -> Place:
+        """Where who has heard it stands."""
+        return self.told.place
+
+    @property
+    def token(self) -> str:
+        """The same, for clients."""
+        return self.told.token
+
+
+class Feed(Generic[Row, Message]):
+    """A stream from where an audience stands."""
+
+    __slots__ = ("_context", "_show", "_stream", "_teller", "name", "right", "topic")
+
+    def __init__(
+        self,
+        source: Callable[[Context], Stream[Row]],
+        show: Callable[[Told[Row]], Message],
+        context: Context,
+        place: Place,
+    ) -> None:
+        self._context = context
+        self._stream = stream = source(context)
+        self._show = show
+        self._teller = _Teller(stream, *place)
+        self.name, self.topic, self.right = stream.name, stream.topic, stream.right
+
+    @property
+    def pause_seconds(self) -> float:
+        """Of state, the newest only."""
+        return STATE_PAUSE_SECONDS if self._stream.is_state else 0.0
+
+    @property
+    def place(self) -> Place:
+        """All before it is read."""
+        return self._teller.epoch, self._teller.cursor
+
+    @property
+    def spot(self) -> tuple[str, int, int]:
+        """The key and the whole change at which it stands: feeds of one kind and spot read the same."""
+        return self.name.key, self._teller.epoch, self._teller.cursor.no
+
+    @property
+    def kind(self) -> Hashable | None:
+        """Streams of many classes are read together, from whole changes on."""
+        is_many = self._stream.read_many is not None and self._teller.cursor.place is None
+        return (self.name.subscription, self.name.tenant, self.name.kind) if is_many else None
+
+    def has_reached(self, numbers: Any) -> bool:
+        """Whether all up to these numbers of its topic is read."""
+        cursor = self._teller.cursor
+        return cursor.place is None and cursor.no >= self._stream.number(numbers)
+
+    async def read(self, feeds: Sequence[Any]) -> list[Page[Row]]:
+        """A page for each of these feeds; the only one may be of no kind."""
+        if len(feeds) == 1:
+            return [await _page(self._context, self._stream, *self.place)]
+        spots = [feed.spot for feed in feeds]
+        pages = await _pages(self._context, self._stream, list(dict.fromkeys(spots)))
+        return [pages[spot] for spot in spots]
+
+    def tell(self, page: Page[Row], told: dict[Hashable, Any]) -> tuple[Sequence[Uttered[Row, Message]], bool] | None:
+        """What a page brings, and whether more is to be read at once; None for what each must find for itself."""
+        teller = self._teller
+        spot = self.spot
+        if spot not in told:
+            if _is_lost(page.position, *self.place):  # such as a restored tenant, that begins anew
+                return None
+            told[spot] = ([Uttered(one, self._show(one)) for one in teller.tell(page)], teller.cursor)
+        uttered, teller.cursor = told[spot]
+        return uttered, page.is_full
+
+    def trace(self, one: Any, rung: str | None) -> str | None:
+        """The trace that a message belongs to."""
+        return _trace_of(self._stream, one.told, rung)
 
 
 async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Cursor) -> Page[Row]:
@@ -291,16 +398,3 @@ async def _judge(context: Context, stream: Stream[Any], *, seconds_max: float) -
     if not await stream.right.admits(context.viewer, seconds_max=seconds_max):
         message = f"There is no {stream.name.kind} with this key that you may follow."
         raise Refused(ErrorCode.FORBIDDEN, message, field=(f"{stream.name.kind}Id",))
-
-
-async def _patiently(load: Callable[[], Awaitable[Value]]) -> Value:
-    """Try again while Postgres restarts: a stream that has lost nothing should not end for it."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_SECONDS
-    while True:
-        try:
-            return await load()
-        except LOST:
-            if loop.time() >= deadline:
-                raise
-        await asyncio.sleep(RETRY_SECONDS)

@@ -7,6 +7,8 @@ from typing import Any
 
 import uvicorn
 
+from server.ready_frames import ReadyFrames
+
 SOCKET_BYTES_MAX = 1024 * 1024  # beyond it uvicorn closes with 1009; up to it graph.socket answers with 4400
 PING_SECONDS = 20
 DEAD_PEER_SECONDS = 40
@@ -14,7 +16,7 @@ DEAD_PEER_SECONDS = 40
 UVICORN: dict[str, Any] = {
     "http": "httptools",
     "loop": "uvloop",
-    "ws": "websockets-sansio",
+    "ws": ReadyFrames,
     "ws_max_size": SOCKET_BYTES_MAX,
     "ws_per_message_deflate": False,  # costs more CPU than it saves on short frames, and memory on every socket
     "ws_ping_interval": PING_SECONDS,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -10,12 +11,16 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from db.live import Live
+from db.changes import CLASSROOM_POSITIONS
+from db.live import Live, open_live
 from db.pool import Pool
+from graph.frames import Close, text_frame
 from graph.listening import likeness_of
+from graph.socket import Socket
 from rules.access import Role, Scope, Viewer
 from rules.evidence import Kind, LearningEvent
 from tests.graph.toy import heard, subscribe
+from tests.rows.reading import CountingPool
 from tests.support.events import graded
 from tests.support.listening import DOCUMENTS, EVENTS, MASTERY, NOW, RISK, Desk, Listener, Room, open_desk, served
 
@@ -249,7 +254,7 @@ async def test_an_audience_ends_with_its_last_listener(desk: Desk) -> None:
         await listener.close()
 
     audiences = desk.engine.audiences
-    assert (audiences.seated, len(audiences), len(audiences.interested)) == (0, 0, 0)
+    assert (audiences.seated, len(audiences)) == (0, 0)
 
 
 @pytest.mark.feature("003-43", "X-29")
@@ -303,3 +308,88 @@ async def test_a_round_that_fails_is_not_the_last_one(
 
     assert [await listener.refusal() for listener in listeners] == ["FORBIDDEN"] * 2
     assert "rights_unread type=QueryCanceledError" in caplog.text
+
+
+@pytest.mark.feature("003-43")
+async def test_who_listens_alone_sits_too_and_classes_that_move_together_cost_one_reading(desk: Desk) -> None:
+    counted = CountingPool(desk.pool)
+    desk.engine = replace(desk.engine, pool=counted)
+    classes = [f"class-{number:02}" for number in range(20)]
+    for key in classes:
+        await desk.district.classroom(key)
+        await desk.district.enroll("s1", key)
+    admin = desk.viewer("admin", Role.ADMIN)
+    listeners = [desk.share(MASTERY, key=key, by=admin) for key in classes]
+    await begun(*listeners)
+    await seated(desk, 20)
+    counted.asked.clear()
+
+    desk.live.ring([(desk.mill.tenant, "classroom", key) for key in classes])
+    async with asyncio.timeout(10):
+        while not counted.asked[CLASSROOM_POSITIONS]:  # noqa: ASYNC110 - a statement rings no bell
+            await asyncio.sleep(0.01)
+    readings = counted.asked[CLASSROOM_POSITIONS]
+    await desk.fold(*(graded(f"e-{key}", "s1", 0.5, classroom=key) for key in classes))
+    messages = [await listener.message() for listener in listeners]
+
+    assert [standing_of(message) for message in messages] == [("s1", key, 1) for key in classes]
+    assert readings <= 2  # and what a round of the patrol may add
+    for listener in listeners:
+        await listener.close()
+
+
+@pytest.mark.feature("003-43", "000-18")
+async def test_an_audience_that_cannot_be_read_for_fails_for_each_and_the_next_subscription_is_served(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners = [desk.share(MASTERY, key="7b") for _ in range(2)]
+    await begun(*listeners)
+    await seated(desk, 2)
+
+    async def fail(*_arguments: object, **_named: object) -> Any:
+        raise asyncpg.DataError("a row that nobody can read")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("db.changes.classroom_position", fail)
+        broken.setattr("db.changes.classroom_positions", fail)
+        await desk.fold(graded("e1", "s1", 0.5))
+        codes = [await listener.refusal() for listener in listeners]
+
+    assert codes == ["INTERNAL"] * 2
+    again = desk.share(MASTERY, key="7b")
+    assert standing_of(await again.message()) == ("s1", "7b", 1)
+    await again.close()
+
+
+@pytest.mark.feature("003-43")
+async def test_a_peer_without_room_is_offered_nothing_and_one_that_is_closing_neither(desk: Desk) -> None:
+    async with served(desk) as connect, connect("teacher", Role.TEACHER) as connection:
+        (open_one,) = connect.sockets.open
+        assert isinstance(open_one, Socket)
+        frame = text_frame(b'{"type":"pong"}')
+
+        is_sent = open_one.offer(frame)
+        answer = await heard(connection)
+        open_one.close(Close.RESTARTING, "bye")
+        is_sent_after = open_one.offer(frame)
+
+    assert (is_sent, answer, is_sent_after) == (True, {"type": "pong"}, False)
+
+
+@pytest.mark.feature("003-43", "X-29")
+@pytest.mark.parametrize("document", [MASTERY, EVENTS, RISK], ids=["mastery", "events", "flags"])
+async def test_who_sits_hears_what_a_lost_message_hid(pool: Pool, redis_url: str, document: str) -> None:
+    deaf = open_live(redis_url)
+    desk = await open_desk(pool, deaf)
+    listeners = [desk.share(document, key="7b") for _ in range(2)]
+    await begun(*listeners)
+    await seated(desk, 2)
+
+    await desk.fold(assigned("s1", 1), graded("e1", "s1", 0.5))
+    first = [await listener.message() for listener in listeners]
+    for listener in listeners:
+        await listener.close()
+    await deaf.aclose()
+
+    assert first[0]["kind"] == "CHANGE"
+    assert first[0]["resumeToken"] == first[1]["resumeToken"]

@@ -28,6 +28,7 @@ from graph.documents import Documents
 from graph.events import EventStreams
 from graph.fanout import Fanout
 from graph.gate import Gate
+from graph.hearing import Message
 from graph.http import GraphQLHTTP
 from graph.listening import listen
 from graph.live import LiveSubscription
@@ -138,17 +139,17 @@ class Room:
 
     def __init__(self, places: int) -> None:
         self.waiting: asyncio.Queue[Answer | None] = asyncio.Queue(maxsize=places)
-        self.offered: list[str] = []
+        self.offered: list[bytes] = []
 
-    def offer(self, answer: Answer, text: str, token: str) -> bool:
+    def offer(self, message: Message) -> bool:
         """As a socket does."""
         if self.waiting.full():
             return False
-        written = msgspec.json.decode(text)
-        (message,) = written["data"].values()
-        assert message["resumeToken"] == token
-        assert written == msgspec.json.decode(msgspec.json.encode(answer.body))
-        self.offered.append(text)
+        written = msgspec.json.decode(message.text)
+        (shown,) = written["data"].values()
+        assert shown["resumeToken"] == message.token
+        assert written == msgspec.json.decode(msgspec.json.encode(message.answer.body))
+        self.offered.append(message.text)
         self.waiting.put_nowait(Answer(tuple(written.get("errors", ())), written["data"], is_executed=True))
         return True
 
@@ -236,6 +237,7 @@ class Street:
     desk: Desk
     port: int
     buffer_bytes: int
+    sockets: GraphQLSockets
 
     def bearer(self, key: str, *roles: Role) -> str:
         """A credential of an hour."""
@@ -298,7 +300,7 @@ async def served(desk: Desk, *, buffer_bytes: int = 0) -> AsyncIterator[Street]:
     running = asyncio.create_task(server.serve(sockets=[listener]))
     await server.ready.wait()
     try:
-        yield Street(desk, listener.getsockname()[1], buffer_bytes)
+        yield Street(desk, listener.getsockname()[1], buffer_bytes, sockets)
     finally:
         await sockets.shut()
         server.should_exit = True

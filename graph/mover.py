@@ -1,0 +1,109 @@
+"""The mover: what moved, read once for all audiences that hear of it, and those that are alike read together.
+
+One task works for each kind of stream while anything of that kind has moved. It takes what has moved by then, asks
+Postgres in one transaction for all of it, and lets each audience hear its page. A stream that cannot be read with
+others, and a document whose answers load more, has a task of its own, so that nobody waits for it.
+"""
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from db.pool import LOST
+from graph.fanout import TOGETHER_MAX
+from graph.patience import patiently
+
+if TYPE_CHECKING:
+    from graph.audience import Audience
+
+
+class Mover:
+    """Reads for audiences. An audience is read for once at a time, so it hears one page after the other."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, dict[Audience, None]] = {}
+        self._workers: dict[Hashable, asyncio.Task[None]] = {}
+
+    def ring(self, audience: "Audience") -> None:
+        """Read for an audience soon; news that comes while it hears the news before is read after that."""
+        if audience.is_moving:
+            audience.is_rung = True
+            return
+        loop = asyncio.get_running_loop()
+        wait = audience.due - loop.time()
+        if wait <= 0:
+            self._wait_for(audience)
+        elif audience.timer is None:
+            audience.timer = loop.call_later(wait, self._wait_for, audience)
+
+    def forget(self, audience: "Audience") -> None:
+        """Nobody listens any more."""
+        if audience.timer is not None:
+            audience.timer.cancel()
+            audience.timer = None
+        # What is read or executed for it at this moment comes to its end, unheard: graphql-core, cancelled, leaves
+        # coroutines behind that were never awaited.
+
+    def _wait_for(self, audience: "Audience") -> None:
+        audience.timer = None
+        kind = audience.feed.kind if audience.voice.is_plain else None
+        kind = audience if kind is None else kind
+        self._waiting.setdefault(kind, {})[audience] = None
+        if kind not in self._workers:
+            self._workers[kind] = asyncio.create_task(self._work(kind))
+
+    async def _work(self, kind: Hashable) -> None:
+        waiting = self._waiting[kind]
+        try:
+            while waiting:
+                batch = _taken(waiting)
+                if batch:
+                    await self._move(batch)
+        finally:
+            del self._waiting[kind], self._workers[kind]
+
+    async def _move(self, batch: "Sequence[Audience]") -> None:
+        """Let each of a batch hear its page."""
+        told: dict[Hashable, Any] = {}
+        try:
+            first, feeds = batch[0].feed, [audience.feed for audience in batch]
+            is_wanted = partial(_is_wanted, batch)
+            pages = await patiently(partial(first.read, feeds), while_=is_wanted)
+        except Exception as error:
+            for audience in batch:
+                _fail(audience, error)
+            return
+        for audience, page in zip(batch, pages, strict=True):
+            is_more = False
+            try:
+                is_more = await audience.hear(page, told)
+            except Exception as error:
+                _fail(audience, error)
+            audience.is_moving = False
+            if audience.is_open and (is_more or audience.is_rung):
+                self.ring(audience)
+
+
+def _taken(waiting: "dict[Audience, None]") -> "list[Audience]":
+    """As many as may be read together."""
+    batch: list[Audience] = []
+    spots: set[Hashable] = set()
+    now = asyncio.get_running_loop().time()
+    while waiting and len(spots) < TOGETHER_MAX:
+        audience = next(iter(waiting))
+        del waiting[audience]
+        if audience.is_open:
+            audience.is_moving, audience.is_rung, audience.due = True, False, now + audience.feed.pause_seconds
+            spots.add(audience.feed.spot)
+            batch.append(audience)
+    return batch
+
+
+def _is_wanted(batch: "Sequence[Audience]") -> bool:
+    return any(audience.is_open for audience in batch)
+
+
+def _fail(audience: "Audience", error: Exception) -> None:
+    """Close what cannot go on: each goes on alone, as patiently as without it, or ends with what was wrong."""
+    audience.close(None if isinstance(error, LOST) else error)
