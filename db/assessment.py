@@ -54,6 +54,14 @@ select $1, s, $3 from unnest($2::text[]) as s order by s
 on conflict (tenant, student) do nothing
 """
 
+COUNT_CLASSROOMS_UP = """
+update classroom_state set change_no = change_no + 1 where tenant = $1 and classroom = any($2::text[])
+"""
+
+COUNT_STUDENTS_UP = """
+update student_state set change_no = change_no + 1 where tenant = $1 and student = any($2::text[])
+"""
+
 # Every row is there, locked: it is the way by which each is looked up by its key. An UPDATE joined with the rows, each
 # named twice so that the planner looks at no other, compares all with all (measured: 3 ms for 300 students, now 1).
 SAVE_STUDENTS = """
@@ -184,13 +192,16 @@ async def lock_classrooms(
 ) -> dict[str, Counters]:
     """Lock these classes' state rows in key order, making those that are new; the first of the two kinds of locks.
 
-    `unseen` are those that may be new, all by default.
+    `unseen` are those that may be new, all by default; any other that is gone, by a restore, is made all the same.
     """
     wanted = sorted(classrooms)
     perhaps = wanted if unseen is None else sorted(unseen)
     if perhaps and (new := await connection.fetch(NEW_CLASSROOMS, tenant, perhaps)):
         await connection.execute(ADD_CLASSROOMS, tenant, [row["classroom"] for row in new])
     rows = await connection.fetch(LOCK_CLASSROOMS, tenant, wanted)
+    if len(rows) < len(wanted):
+        await connection.execute(ADD_CLASSROOMS, tenant, wanted)
+        rows = await connection.fetch(LOCK_CLASSROOMS, tenant, wanted)
     return {row["classroom"]: Counters(row["change_no"], row["risk_no"], row["assessed_at"]) for row in rows}
 
 
@@ -199,14 +210,29 @@ async def lock_students(
 ) -> dict[str, StudentLock]:
     """Lock these students' state rows in key order, after the classes; those that are new are closed soon.
 
-    `unseen` are those that may be new, all by default.
+    `unseen` are those that may be new, all by default; any other that is gone, by a restore, is made all the same.
     """
     wanted = sorted(students)
     perhaps = wanted if unseen is None else sorted(unseen)
     if perhaps and (new := await connection.fetch(NEW_STUDENTS, tenant, perhaps)):
         await connection.execute(ADD_STUDENTS, tenant, [row["student"] for row in new], now + CLOSE_AFTER)
     rows = await connection.fetch(LOCK_STUDENTS, tenant, wanted)
+    if len(rows) < len(wanted):
+        await connection.execute(ADD_STUDENTS, tenant, wanted, now + CLOSE_AFTER)
+        rows = await connection.fetch(LOCK_STUDENTS, tenant, wanted)
     return {row["student"]: StudentLock(row["change_no"], row["closed_until"]) for row in rows}
+
+
+async def count_up(connection: Connection, tenant: int, classrooms: Iterable[str], students: Iterable[str]) -> None:
+    """Count the change numbers of classes and students up: what any worker knows of them holds no longer.
+
+    Locks both, as `lock_classrooms` and `lock_students` do; what has no row is known to nobody.
+    """
+    classes, those = sorted(classrooms), sorted(students)
+    await connection.execute(LOCK_CLASSROOMS, tenant, classes)
+    await connection.execute(LOCK_STUDENTS, tenant, those)
+    await connection.execute(COUNT_CLASSROOMS_UP, tenant, classes)
+    await connection.execute(COUNT_STUDENTS_UP, tenant, those)
 
 
 async def save_students(connection: Connection, tenant: int, change_numbers: Mapping[str, int]) -> None:

@@ -117,6 +117,20 @@ left join school s on s.tenant = $1 and s.school = c.school
 where t.tenant = $1 and c.classroom = any($2::text[])
 """
 
+# What waits for no class, or for all of them, is about a student or the tenant: it may be about each of these.
+ROSTERED_AND_TOUCHED = """
+select c.classroom, coalesce(c.zone, s.zone, t.zone) as zone,
+    exists (
+        select from outbox o where o.tenant = $1 and o.classroom = c.classroom and o.kind <> 'EVENT' offset 0
+    ) or exists (
+        select from outbox o where o.tenant = $1 and o.classroom = '' and o.kind <> 'EVENT' offset 0
+    ) as is_touched
+from tenant t
+join classroom c on c.tenant = $1
+left join school s on s.tenant = $1 and s.school = c.school
+where t.tenant = $1 and c.classroom = any($2::text[])
+"""
+
 POLICIES = """
 select distinct on (p.classroom) p.classroom, p.version, p.model, p.recent_percent, p.success_threshold,
     p.mastery_threshold, p.min_evidence, p.inactivity_days, p.extra_credit
@@ -200,6 +214,14 @@ async def rostered_classrooms(connection: Connection, tenant: int, classrooms: I
     """Those of these keys that the roster knows as classes, each with its IANA zone."""
     rows = await connection.fetch(ROSTERED_CLASSROOMS, tenant, sorted(classrooms))
     return {row["classroom"]: row["zone"] for row in rows}
+
+
+async def rostered_and_touched(
+    connection: Connection, tenant: int, classrooms: Iterable[str]
+) -> tuple[dict[str, str], set[str]]:
+    """The same, and those of them for which a touch waits: roster or assignments have changed, and no fold knows."""
+    rows = await connection.fetch(ROSTERED_AND_TOUCHED, tenant, sorted(classrooms))
+    return {row["classroom"]: row["zone"] for row in rows}, {row["classroom"] for row in rows if row["is_touched"]}
 
 
 async def policies(connection: Connection, tenant: int, classrooms: Iterable[str]) -> dict[str, Policy]:

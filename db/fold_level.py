@@ -3,6 +3,7 @@
 Whoever folds holds the tenant's level as it is until the commit, so that no older fold commits after a newer one began.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
@@ -14,10 +15,18 @@ _HOLD_MS = 500  # below what a BEGIN may take; only a level that is being raised
 _RAISE_MS = 2_000  # below what a statement may take
 
 LEVEL = "select fold_level from tenant where tenant = $1"
-GROUND = "select fold_level, pg_postmaster_start_time() from tenant where tenant = $1"
+GROUND = "select fold_level, pg_postmaster_start_time() as server_began, epoch from tenant where tenant = $1"
 RAISE = "update tenant set fold_level = $2 where tenant = $1 and fold_level < $2"
 # Two numbers of 32 bits: tenants that share one wait a little longer when a level is raised.
 LOCK = "select pg_advisory_xact_lock($1, $2)"
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """Within which a tenant's change numbers mean the same: one run of one server, and no restore of the tenant."""
+
+    server_began: datetime | None = None
+    epoch: int = 0  # grows when the tenant is restored
 
 
 def held(tenant: int) -> str:
@@ -35,10 +44,10 @@ async def of_tenant(connection: Connection, tenant: int) -> int:
     return level or 0
 
 
-async def ground_of(connection: Connection, tenant: int) -> tuple[int, datetime | None]:
-    """The same, and when the server that answers was started: another one may never have heard of our last commits."""
+async def ground_of(connection: Connection, tenant: int) -> tuple[int, Era]:
+    """The same, and the era: another server, or a restored tenant, may never have heard of our last commits."""
     row = await connection.fetchrow(GROUND, tenant)
-    return (0, None) if row is None else (row[0] or 0, row[1])
+    return (0, Era()) if row is None else (row["fold_level"] or 0, Era(row["server_began"], row["epoch"]))
 
 
 async def raise_to(pool: Pool, tenant: int, level: int) -> bool:

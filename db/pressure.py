@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -63,7 +64,7 @@ class Pressure:
         if seen is not None and asyncio.get_running_loop().time() - seen.at < LOOK_SECONDS:
             return seen.is_late
         if tenant not in self._looking:
-            self._looking[tenant] = asyncio.create_task(self._look(tenant))
+            self._looking[tenant] = asyncio.create_task(self._look(tenant), context=Context())  # of no trace
         return None if seen is not None and seen.is_late else False
 
     async def aclose(self) -> None:

@@ -1,9 +1,11 @@
 """Group commit: submissions that arrive together share one transaction per tenant, each answered after its commit."""
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -23,6 +25,8 @@ BATCH_EVENTS_MAX = 2_000  # one transaction: long enough to pay for its commit, 
 WAITING_EVENTS_MAX = 20_000  # per process; beyond it a caller is told to come back (OVERLOADED)
 PATIENCE_SECONDS = 0.25  # who waited longer behind a batch that Postgres was silent to is told with it
 TRIES_MAX = 2  # a deadlock, a serialization failure or a lost connection is tried once more (idempotent by key)
+
+log = logging.getLogger(__name__)
 
 
 class Overloaded(Exception):
@@ -115,7 +119,8 @@ class Recorder:
         queue.calls.append(_Call(submissions, recorded_by, traceparent, told, monotonic()))
         self._waiting += len(submissions)
         if queue.task is None:
-            queue.task = asyncio.create_task(self._serve(tenant, queue))
+            # In surroundings of its own: it serves whoever comes next too, and they are not of this caller's trace.
+            queue.task = asyncio.create_task(self._serve(tenant, queue), context=Context())
 
     async def aclose(self) -> None:
         """Let the batches in flight end."""
@@ -138,7 +143,7 @@ class Recorder:
                         # Postgres is silent: who has waited behind would only wait as long again.
                         calls = [*calls, *self._given_up(queue)]
                     for call in calls:
-                        call.told(error)
+                        _tell_one(call, error)
         finally:
             queue.task = None
             self._queues.pop(tenant, None)
@@ -231,8 +236,16 @@ def _tell(calls: Sequence[_Call], answers: Sequence[Answer]) -> None:
     start = 0
     for call in calls:
         end = start + len(call.submissions)
-        call.told(list(answers[start:end]))
+        _tell_one(call, list(answers[start:end]))
         start = end
+
+
+def _tell_one(call: _Call, outcome: list[Answer] | Exception) -> None:
+    """Tell one caller: what breaks in its hands must not keep the next ones waiting."""
+    try:
+        call.told(outcome)
+    except Exception:
+        log.exception("answer_untold")
 
 
 def _settle(answered: asyncio.Future[list[Answer]], outcome: list[Answer] | Exception) -> None:

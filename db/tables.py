@@ -284,7 +284,11 @@ class Outbox(SQLModel, table=True):
     classroom: str = _text("classroom", default="")
     received_at: datetime = _when("received_at")
     traceparent: str | None = _text("traceparent", null=True)
-    __table_args__ = (SqlIndex("outbox_by_seq", "tenant", "seq"),)
+    __table_args__ = (
+        SqlIndex("outbox_by_seq", "tenant", "seq"),
+        # A fold asks whether a touch of its classes waits; events are nearly all of what waits.
+        SqlIndex("outbox_touches", "tenant", "classroom", postgresql_where=text("kind <> 'EVENT'")),
+    )
 
 
 class Correction(SQLModel, table=True):

@@ -6,8 +6,8 @@ changed, and every doubt before leaves the request to the way that all others go
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextvars import Context as Surroundings
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,6 +15,7 @@ import msgspec
 from starlette.responses import Response
 
 from db.evidence import Answer as Stored
+from graph.answers import Answer
 from graph.compiled import Begun, Mutation
 from graph.documents import Plan
 from graph.events import wants_events
@@ -95,8 +96,8 @@ class Direct:
     def __init__(self, http: GraphQLHTTP, known: Callable[[str], Viewer | None]) -> None:
         """`known` tells the bearer of a token without waiting, or says nothing by None."""
         self.http = http
-        self._known = known
-        self._under_way: deque[_Ride] = deque()  # in the order of their deadlines
+        self.known = known
+        self._under_way: dict[_Ride, None] = {}  # in the order of their deadlines; no more than the gate has places
         self._watch: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -105,41 +106,47 @@ class Direct:
         comes back. That one is then to be awaited in a task, and returns the reply."""
         tracer = self.http.engine.tracer
         operation = Operation(correlation_of(head.correlation_id), tracer.begin(head.traceparent))
+        ask: Ask | Refused | None = None
         if operation.span is None and len(raw) <= BODY_BYTES_MAX:
             try:
-                ride = self._ride(head, raw, operation, told)
+                viewer = self.known(head.token)
+                ask = None if viewer is None else _ask_or_refusal(raw)
+                ride = self._ride(head, viewer, ask, operation, told) if viewer and isinstance(ask, Ask) else None
             except BaseException:
                 operation.finish(self.http.tell)
                 raise
             if ride is not None:
                 self._start(ride)
                 return None
-        return self._answer(head, raw, operation)
+        return self._answer(head, raw, ask, operation)
 
-    async def _answer(self, head: Head, raw: bytes, operation: Operation) -> Reply:
+    async def aclose(self) -> None:
+        """Let the answers end that are still being worded; after the recorder's end no more come."""
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def _answer(self, head: Head, raw: bytes, ask: Ask | Refused | None, operation: Operation) -> Reply:
         """The way of all other requests, from where ASGI would have handed them over."""
         try:
-            response = await self.http.respond(self._asked(head, raw), operation, head.media_type, is_get=False)
+            response = await self.http.respond(self._asked(head, raw, ask), operation, head.media_type, is_get=False)
             operation.status = response.status_code
         finally:
             operation.finish(self.http.tell)
         return _reply_of(sealed(response, operation.correlation_id))
 
-    async def _asked(self, head: Head, raw: bytes) -> tuple[Viewer, Ask, int]:
-        return await self.http.bearer_of(head.authorization), ask_in(raw), len(raw)
+    async def _asked(self, head: Head, raw: bytes, ask: Ask | Refused | None) -> tuple[Viewer, Ask, int]:
+        """`ask` is what was read of it already: a large body costs more to read than all else about it."""
+        viewer = await self.http.bearer_of(head.authorization)
+        if isinstance(ask, Refused):
+            raise ask
+        return viewer, ask or ask_in(raw), len(raw)
 
-    def _ride(self, head: Head, raw: bytes, operation: Operation, told: Told) -> "_Ride | None":
+    def _ride(self, head: Head, viewer: Viewer, ask: Ask, operation: Operation, told: Told) -> "_Ride | None":
         """The request where it waits for nothing but its commit, with a place and charged; else nothing has changed."""
         http = self.http
-        viewer = self._known(head.token)
-        if viewer is None:
-            return None
-        try:
-            ask = ask_in(raw)
-        except Refused:
-            return None
         plan = http.documents.known(ask)
-        if plan is None or plan.mutation is None:
+        if plan is None or plan.mutation is None or plan.mutation.begin is None or not http.gate.is_open:
             return None
         context = begin(http.engine, viewer, operation.correlation_id)
         begun = plan.mutation.begun(ask.variables, context)
@@ -151,9 +158,11 @@ class Direct:
             return None
         try:
             operation.cost = http.gate.charge_known(plan, ask.variables, viewer)
-        except Refused:
+        except BaseException as error:
             http.gate.leave()
-            return None
+            if isinstance(error, Refused):
+                return None
+            raise
         operation.plan, operation.viewer, operation.variables = plan, viewer, ask.variables
         return _Ride(self, head, operation, plan, plan.mutation, context, begun, told)
 
@@ -163,22 +172,29 @@ class Direct:
             return
         viewer, loop = ride.context.viewer, asyncio.get_running_loop()
         ride.over_at = loop.time() + self.http.documents.seconds_max
-        self._under_way.append(ride)
+        self._under_way[ride] = None
         if self._watch is None:
-            self._watch = loop.call_at(ride.over_at, self._stop_late)
-        self.http.engine.recorder.submit(viewer.tenant, ride.begun.submissions, ride.end, recorded_by=viewer.key)
+            self._watch = loop.call_at(ride.over_at, self._stop_late, context=Surroundings())
+        try:
+            self.http.engine.recorder.submit(viewer.tenant, ride.begun.submissions, ride.end, recorded_by=viewer.key)
+        except Exception as error:
+            ride.end(error)
 
-    def forget_ended(self) -> None:
-        """Drop those from the watch that have their answer."""
-        while self._under_way and self._under_way[0].is_over:
-            self._under_way.popleft()
+    def forget(self, ride: "_Ride") -> None:
+        """Watch it no longer."""
+        self._under_way.pop(ride, None)
 
     def _stop_late(self) -> None:
         """Answer whoever has waited for longer than an operation may."""
         loop = asyncio.get_running_loop()
-        while self._under_way and (self._under_way[0].is_over or self._under_way[0].over_at <= loop.time()):
-            self._under_way.popleft().stop()
-        self._watch = loop.call_at(self._under_way[0].over_at, self._stop_late) if self._under_way else None
+        try:
+            for ride in [ride for ride in self._under_way if ride.over_at <= loop.time()]:
+                self.forget(ride)
+                ride.stop()
+        finally:  # whatever broke, the others are stopped too
+            oldest = next(iter(self._under_way), None)
+            again = None if oldest is None else loop.call_at(oldest.over_at, self._stop_late, context=Surroundings())
+            self._watch = again
 
     def end_slowly(self, ride: "_Ride", outcome: Any) -> None:
         """Have an answer worded that no shape writes: an error, or a payload out of shape."""
@@ -212,42 +228,68 @@ class _Ride:
         except Exception as error:  # worded, or masked and logged, where every error of a resolver is
             payload, shown = error, None
         if shown is None:
-            self.is_over = True  # its answer is being written: the watch need not
+            self.is_over = True  # its answer is being worded, and the watch has no say in it any more
+            self.direct.forget(self)
             self.direct.end_slowly(self, payload)
             return
         self.direct.http.documents.tally.compiled += 1
-        body: dict[str, Any] = {"data": {self.mutation.key: shown}}
-        if self.operation.cost is not None:
-            body["extensions"] = {"cost": self.operation.cost}
-        self._finish(200)
-        text = _encode(body)
-        self.told(Reply(200, (self.head.lines % (len(text), self.operation.correlation_id)).encode(), text))
+        self._reply(self._written, shown)
 
     def stop(self) -> None:
         """Answer that it took too long, unless it has its answer; what was told may be stored all the same."""
         if not self.is_over:
-            self._respond(self.direct.http.documents.stopped(self.plan))
+            self._reply(lambda plan: self._answered(self.direct.http.documents.stopped(plan)), self.plan)
 
     async def worded(self, outcome: Any) -> None:
         """Answer by the reference executor."""
         variables = self.operation.variables or {}
         try:
-            self._respond(await self.direct.http.documents.ended(self.plan, variables, self.context, outcome))
+            answer = await self.direct.http.documents.ended(self.plan, variables, self.context, outcome)
         except BaseException as error:
-            self._finish(500)
-            self.told(error)
+            self._reply(_raised, error)
+        else:
+            self._reply(self._answered, answer)
 
-    def _respond(self, answer: Any) -> None:
-        response = self.direct.http.response(answer.costing(self.operation.cost), self.operation, self.head.media_type)
-        self._finish(response.status_code)
-        self.told(_reply_of(sealed(response, self.operation.correlation_id)))
-
-    def _finish(self, status: int) -> None:
+    def _reply(self, made: Callable[[Any], Reply], what: Any) -> None:
+        """Make the reply and hand it on: called once, and whatever breaks, who asked is told once."""
         self.is_over = True
-        self.direct.forget_ended()
-        self.operation.status = status
+        reply: Reply | BaseException
+        try:
+            try:
+                reply = made(what)
+                self.operation.status = reply.status
+            finally:
+                self._finish()
+        except BaseException as error:
+            reply = error
+        self.told(reply)
+
+    def _written(self, shown: dict[str, Any]) -> Reply:
+        body: dict[str, Any] = {"data": {self.mutation.key: shown}}
+        if self.operation.cost is not None:
+            body["extensions"] = {"cost": self.operation.cost}
+        text = _encode(body)
+        return Reply(200, (self.head.lines % (len(text), self.operation.correlation_id)).encode(), text)
+
+    def _answered(self, answer: Answer) -> Reply:
+        response = self.direct.http.response(answer.costing(self.operation.cost), self.operation, self.head.media_type)
+        return _reply_of(sealed(response, self.operation.correlation_id))
+
+    def _finish(self) -> None:
         self.direct.http.gate.leave()
+        self.direct.forget(self)
         self.operation.finish(self.direct.http.tell)
+
+
+def _raised(error: BaseException) -> Reply:
+    raise error
+
+
+def _ask_or_refusal(raw: bytes) -> Ask | Refused:
+    try:
+        return ask_in(raw)
+    except Refused as refused:
+        return refused
 
 
 def _reply_of(response: Response) -> Reply:

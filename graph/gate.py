@@ -34,9 +34,14 @@ class Gate:
         finally:
             self.leave()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a place is free at this moment."""
+        return not self._places.locked()
+
     def enter(self) -> bool:
         """Take a place if one is free at this moment; who got one must `leave`."""
-        if self._places.locked():
+        if not self.is_open:
             return False
         with suppress(StopIteration):  # a semaphore that is not locked gives its place at once
             self._places.acquire().send(None)

@@ -1,5 +1,6 @@
 """Drain one shard: claim what waits, fold it, save what changed, commit, and only then tell who watches."""
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from db.outbox import Claimed, Touch, Waiting
 from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
 from db.tally import Tally
 from db.trace import UNTRACED, Span, Tracer, within
-from jobs.fold import Batch, Unfoldable, fold
+from jobs.fold import Batch, Unfoldable, fold, give_up
 from jobs.memory import Memory, Recall
 from rules.evidence import LearningEvent
 from rules.kinds import FOLD_LEVEL, NewerWord
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 CLAIM_ROWS_MAX = 5_000  # 000-08
 FOLD_MS = 3_000  # transaction_timeout: what a frozen worker may hold others up (docs/architecture.md, Locks)
 LOST_SHRINK = 16
+LOCKED_TRIES, LOCKED_SECONDS = 20, 0.05  # a server notices a connection that was given up, and frees its rows
 COLLISIONS_MAX = 10  # in one call: locks are taken in one order, so even the second is news
 SINGLE_FOLD_MS = 30_000  # one event alone may need a long history; nothing else waits inside its transaction
 AGED = timedelta(seconds=1)  # ten times the way of an event: rows that wait longer may be what a worker died of
@@ -123,7 +125,7 @@ class Drain:
         otherwise is cut in half until the row at fault is alone. Lost connections are raised: they blame no event.
         What only a newer release can fold is left to its workers (X-38).
         """
-        limit, total, waited, collisions, is_raised = CLAIM_ROWS_MAX, 0, 0.0, 0, False
+        limit, total, waited, collisions, is_raised, locked = CLAIM_ROWS_MAX, 0, 0.0, 0, False, 0
         while keep_going():
             try:
                 drained = await self._once(tenant, shard, limit)
@@ -132,7 +134,7 @@ class Drain:
                 self.folded.failures["POSTGRES_AWAY"] += 1
                 if limit == 1:
                     raise
-                limit = max(1, limit // LOST_SHRINK)
+                limit, locked = max(1, limit // LOST_SHRINK), LOCKED_TRIES
                 continue
             except OtherLevel as error:
                 if error.level < self.level and not is_raised:
@@ -161,7 +163,11 @@ class Drain:
                     await self._drop(tenant, shard, error.first, error.__cause__ or error)
                 limit = max(1, limit // 2)
                 continue
-            total += drained.rows
+            if not drained.rows and locked:
+                locked -= 1
+                await asyncio.sleep(LOCKED_SECONDS)
+                continue
+            total, locked = total + drained.rows, 0
             waited = max(waited, drained.waited)
             if not drained.was_full:
                 break
@@ -170,12 +176,12 @@ class Drain:
 
     async def classroom(self, tenant: int, classroom: str) -> None:
         """Assess one class again because time passed (its `reassess_at`)."""
-        held = fold_level.held(tenant)
-        async with tenant_transaction(self.pool, tenant, limit_ms=FOLD_MS, settings=held) as connection:
-            level, server_began = await fold_level.ground_of(connection, tenant)
+        settings = f"{fold_level.held(tenant)}; {outbox.CLAIM_SETTINGS}"  # a fold looks for touches of its classes
+        async with tenant_transaction(self.pool, tenant, limit_ms=FOLD_MS, settings=settings) as connection:
+            level, era = await fold_level.ground_of(connection, tenant)
             if level > self.level:
                 return  # still due, and found by a newer worker
-            recall = self.memory.recall(tenant, server_began=server_began)
+            recall = self.memory.recall(tenant, era)
             moved = await fold(connection, tenant, Batch.of_classroom(classroom), now=self.clock(), recall=recall)
         recall.keep()
         self.live.announce(moved)
@@ -191,10 +197,10 @@ class Drain:
         began = perf_counter()
         try:
             async with tenant_transaction(self.pool, tenant, limit_ms=limit_ms, settings=settings) as connection:
-                level, server_began = await fold_level.ground_of(connection, tenant)
+                level, era = await fold_level.ground_of(connection, tenant)
                 if level != self.level:
                     raise OtherLevel(level)
-                recall = self.memory.recall(tenant, server_began=server_began)
+                recall = self.memory.recall(tenant, era)
                 claimed = await outbox.claim(connection, tenant, shard, limit=limit)
                 self.folded.claimed += len(claimed)
                 refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
@@ -208,11 +214,8 @@ class Drain:
                     attempt = await self._attempt(connection, tenant, shard, claimed)
                     rows = attempt.rows
                     span = self.tracer.join("fold batch", _traces(rows), seconds_ago=perf_counter() - began)
-                    batch = Batch(
-                        tuple(rows),
-                        traceparent=span.traceparent if span else None,
-                        log_seconds=SINGLE_FOLD_MS / 1_000 if limit == 1 else None,
-                    )
+                    patience = SINGLE_FOLD_MS / 1_000 if limit == 1 else None
+                    batch = Batch(tuple(rows), traceparent=span.traceparent if span else None, log_seconds=patience)
                     with within(self.tracer, span):
                         moved = await self._fold(connection, tenant, batch, recall)
                     await outbox.delete(connection, tenant, rows)
@@ -324,6 +327,8 @@ class Drain:
                 [logged] = await facts.claimed_events(connection, tenant, [(row.seq, row.received_at)])
                 dead = (logged.event.source, logged.event.event_id)
                 await dead_letters.bury(connection, tenant, dead, error=type(error).__name__, now=self.clock())
+            else:
+                await give_up(connection, tenant, Batch((row,)))
             await outbox.delete(connection, tenant, claimed)
             await claims.forget(connection, tenant, shard, seq=row.seq)
         if dead is not None:

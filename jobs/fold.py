@@ -113,14 +113,23 @@ async def fold(connection: Connection, tenant: int, batch: Batch, *, now: dateti
         await closing.reopen(connection, tenant, reopened, now=now)
     traceparent = batch.traceparent
     now = _never_before(now, counters.values())
-    await _assess(connection, tenant, roster.zones, counters, policies, recall, now=now, traceparent=traceparent)
-    recall.number({classroom: class_changes[classroom] for classroom in roster.zones}, student_changes)
+    assessed = await _assess(
+        connection, tenant, roster.zones, counters, policies, recall, now=now, traceparent=traceparent
+    )
+    recall.number(assessed, student_changes)
     return Moved(
         tenant=tenant,
         classrooms=frozenset(counters),
         students=frozenset(moved_students),
         traceparent=traceparent,
     )
+
+
+async def give_up(connection: Connection, tenant: int, batch: Batch) -> None:
+    """Count up the numbers of all that a batch of touches would have changed: no worker knows the roster of it."""
+    views = await _touched_views(connection, tenant, batch)
+    classrooms = batch.classrooms | {key[1] for key in views if key[1]}
+    await assessment.count_up(connection, tenant, classrooms, {key[0] for key in views})
 
 
 async def _locked(
@@ -144,7 +153,10 @@ async def _roster_of(
     """What the roster knows of what is locked; it forgets no student, so only those who are not known yet are asked."""
     if strange := locked.keys() - recall.students.keys():
         recall.meet(await facts.rostered_students(connection, tenant, strange), locked)
-    zones = await facts.rostered_classrooms(connection, tenant, classrooms) if classrooms else {}
+    zones: dict[str, str] = {}
+    if classrooms:
+        zones, touched = await facts.rostered_and_touched(connection, tenant, classrooms)
+        recall.doubt(touched)
     return Roster(set(recall.students), zones)
 
 
@@ -325,10 +337,10 @@ async def _assess(
     *,
     now: datetime,
     traceparent: str | None,
-) -> None:
-    """Assess each touched class once, over all its active students."""
+) -> dict[str, Counters]:
+    """Assess each touched class once, over all its active students; returns their new numbers."""
     if not zones:
-        return
+        return {}
     around = await _surroundings(connection, tenant, zones, recall, now=now)
     outcomes = [
         _outcome(classroom, around[classroom], counters[classroom], policies[classroom], now=now)
@@ -336,6 +348,7 @@ async def _assess(
     ]
     flags = {classroom: found.flags for classroom, found in around.items()}
     await assessment.save_classes(connection, tenant, outcomes, flags, now=now, traceparent=traceparent)
+    return {outcome.classroom: outcome.counters for outcome in outcomes}
 
 
 async def _surroundings(
@@ -350,7 +363,8 @@ async def _surroundings(
         moments = await assessment.next_roster_moments(connection, tenant, unknown, now=now)
         for c, zone in unknown.items():
             around = Surroundings(class_facts[c], local_date(now, zone), moments.get(c), stored[c])
-            recall.classes[c].surroundings = found[c] = around
+            recall.classes[c].surround(around)
+            found[c] = around
     return found
 
 
@@ -362,7 +376,7 @@ def _outcome(
     moments = [moment for moment in (assessed.reassess_at, around.roster_moment) if moment is not None]
     return ClassOutcome(
         classroom=classroom,
-        counters=Counters(counters.change_no + 1, counters.risk_no + len(changes)),
+        counters=Counters(counters.change_no + 1, counters.risk_no + len(changes), now),
         assessment=assessed,
         transitions=changes,
         memories=memories,

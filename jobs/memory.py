@@ -4,7 +4,8 @@ A class's row and a student's row carry a change number each. Whoever changes a 
 flag, holds the row's lock and counts the number up in the same transaction, in any process and of either release. So
 what was known under a number is what is stored as long as the locked row still says that number; any other number means
 that somebody else was there, and all of that row's is read again. Roster, assignments and time are no part of that
-number: what changes them leaves a touch, and a class that is touched, or whose day has ended, is read again.
+number: what changes them leaves a touch, and a class for which one waits or waited, or whose day has ended, is read
+again.
 """
 
 from collections import OrderedDict
@@ -14,13 +15,14 @@ from datetime import date, datetime
 from typing import Generic, Protocol, TypeVar
 
 from db.assessment import Counters, FlagKey, StoredFlag, StudentLock
+from db.fold_level import Era
 from db.projection import ViewKey
 from rules.calendar import local_date
 from rules.classroom import ClassFacts, Member, View, Work
 from rules.outcome import ViewState
 from rules.skill import Standing
 
-CLASS_ROWS_MAX = 100_000  # of some 500 bytes each: 50 MB a process
+CLASS_ROWS_MAX = 100_000  # of 250 to 450 bytes each (measured): 45 MB a process at most
 STUDENT_ROWS_MAX = 50_000
 
 
@@ -55,7 +57,7 @@ class Known:
     @property
     def rows(self) -> int:
         """How much of memory it takes."""
-        return 1 + len(self.works) + len(self.standings)
+        return 1 + len(self.view.open_items) + len(self.works) + len(self.standings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +74,23 @@ class Surroundings:
 class KnownClass:
     """A class as its last fold left it."""
 
-    change_no: int
+    counters: Counters
     views: dict[str, Known] = field(default_factory=dict)  # by student, as far as they were folded
     surroundings: Surroundings | None = None
+    _rows_around: int = 0
+
+    def surround(self, around: Surroundings) -> None:
+        """Know what was just read around the class. How much that is, is counted here, and not at each fold."""
+        facts = around.facts
+        open_items = sum(len(member.view.open_items) for member in facts.members)
+        self._rows_around = len(facts.due_by_item) + len(facts.members) + open_items + len(around.flags)
+        self.surroundings = around
 
     @property
     def rows(self) -> int:
         """How much of memory it takes."""
-        around = self.surroundings
-        members = 0 if around is None else len(around.facts.members) + len(around.flags)
-        return members + sum(known.rows for known in self.views.values())
+        around = 0 if self.surroundings is None else self._rows_around
+        return 1 + around + sum(known.rows for known in self.views.values())
 
 
 @dataclass(slots=True)
@@ -123,12 +132,19 @@ class Shelf(Generic[S]):
         return known
 
     def put(self, key: tuple[int, str], known: S) -> None:
-        """Keep it, in place of what another fold may have put there."""
+        """Keep it, in place of what another fold may have put there, unless it alone is more than may be kept."""
         self.take(key)
-        self._kept[key] = (known, rows := known.rows)
+        if (rows := known.rows) > self._rows_max:
+            return  # all others would go for it, at each fold
+        self._kept[key] = (known, rows)
         self._rows += rows
         while self._rows > self._rows_max:
             self._rows -= self._kept.popitem(last=False)[1][1]
+
+    def forget(self, tenant: int) -> None:
+        """Forget all of a tenant."""
+        for key in [key for key in self._kept if key[0] == tenant]:
+            self.take(key)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -143,18 +159,28 @@ class Memory:
         self.classes: Shelf[KnownClass] = Shelf(class_rows_max)
         self.students: Shelf[KnownStudent] = Shelf(student_rows_max)
         self.server_began: datetime | None = None
+        self._eras: dict[int, Era] = {}  # by tenant
 
-    def recall(self, tenant: int, *, server_began: datetime | None) -> "Recall":
-        """Begin a fold's use of it, on the server that was started at this moment.
+    def recall(self, tenant: int, era: Era) -> "Recall":
+        """Begin a fold's use of it, in the tenant's era as the fold's own transaction sees it.
 
         Another server than before may be one that never heard of the last commits (a restored backup, a standby that
-        was promoted): its change numbers say nothing about what is known.
+        was promoted), and so may a tenant that was restored: change numbers say nothing about what is known.
         """
-        if server_began != self.server_began:
+        if era.server_began != self.server_began:
             self.classes.clear()
             self.students.clear()
-            self.server_began = server_began
-        return Recall(self, tenant)
+            self._eras.clear()
+            self.server_began = era.server_began
+        elif era != self._eras.get(tenant):
+            self.classes.forget(tenant)
+            self.students.forget(tenant)
+        self._eras[tenant] = era
+        return Recall(self, tenant, era)
+
+    def is_in(self, tenant: int, era: Era) -> bool:
+        """Whether this is still the era that was met last."""
+        return self._eras.get(tenant) == era
 
 
 @dataclass(slots=True)
@@ -163,6 +189,7 @@ class Recall:
 
     memory: Memory
     tenant: int
+    era: Era
     classes: dict[str, KnownClass] = field(default_factory=dict)
     students: dict[str, KnownStudent] = field(default_factory=dict)
     _folded: dict[str, dict[str, View]] = field(default_factory=dict)  # by class and student
@@ -181,14 +208,22 @@ class Recall:
         """Take what is known of the locked rows and still holds; of touched classes nothing does."""
         for classroom, now in counters.items():
             known = self.memory.classes.take((self.tenant, classroom))
-            is_sound = known is not None and known.change_no == now.change_no and classroom not in touched
-            self.classes[classroom] = known if known is not None and is_sound else KnownClass(now.change_no)
+            is_sound = known is not None and known.counters == now and classroom not in touched
+            self.classes[classroom] = known if known is not None and is_sound else KnownClass(now)
         for student, lock in locked.items():
             kept = self.memory.students.take((self.tenant, student))
-            if kept is not None:
+            if kept is not None and kept.change_no <= lock.change_no:  # less of a row that was made again
                 if kept.change_no != lock.change_no:
                     kept.change_no, kept.overall = lock.change_no, None
                 self.students[student] = kept
+
+    def doubt(self, classrooms: Iterable[str]) -> None:
+        """Read again what is around these known classes: a touch of them waits, claimed by another fold or by none.
+
+        What changed roster or assignments recorded events beside the touch, and this fold may hold those.
+        """
+        for classroom in classrooms:
+            self.classes[classroom].surroundings = None
 
     def meet(self, students: Iterable[str], locked: Mapping[str, StudentLock]) -> None:
         """Begin to know these students, whom the roster knows: it forgets nobody."""
@@ -230,16 +265,21 @@ class Recall:
             known.surroundings = found = replace(found, facts=replace(found.facts, members=members))
         return found
 
-    def number(self, class_changes: Mapping[str, int], student_changes: Mapping[str, int]) -> None:
+    def number(self, counters: Mapping[str, Counters], student_changes: Mapping[str, int]) -> None:
         """Note the numbers under which the fold saves; a class that it does not number is forgotten."""
-        self.classes = {key: known for key, known in self.classes.items() if key in class_changes}
+        self.classes = {key: known for key, known in self.classes.items() if key in counters}
         for classroom, known in self.classes.items():
-            known.change_no = class_changes[classroom]
+            known.counters = counters[classroom]
         for student, change_no in student_changes.items():
             self.students[student].change_no = change_no
 
     def keep(self) -> None:
-        """Hand back what is known; call it after the commit, and never before."""
+        """Hand back what is known; call it after the commit, and never before.
+
+        Unless another drain has met a new era meanwhile: that commit may be none of it.
+        """
+        if not self.memory.is_in(self.tenant, self.era):
+            return
         for classroom, known in self.classes.items():
             self.memory.classes.put((self.tenant, classroom), known)
         for student, kept in self.students.items():

@@ -152,7 +152,8 @@ class Api:
         )
         # CORS stands in front of every path, so only where there is none GraphQL goes past the routing, and past ASGI.
         self.app: ASGIApp = routed if settings.cors_origins else past_routing(routed)
-        self.protocol = UVICORN["http"] if settings.cors_origins else lane_of(Direct(http, identity.known))
+        self._direct = Direct(http, identity.known)
+        self.protocol = UVICORN["http"] if settings.cors_origins else lane_of(self._direct)
 
     async def about(self, request: Request) -> Response:
         """The live page for browsers; for everyone else, what this is (003-23)."""
@@ -192,6 +193,7 @@ class Api:
     async def aclose(self) -> None:
         """Answer what is in flight, then tell the workers what was recorded."""
         await self.recorder.aclose()
+        await self._direct.aclose()
         await self.wake.aclose()
 
 

@@ -7,7 +7,8 @@ while another request is under way goes uvicorn's way, unchanged.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, ClassVar
 
 import httptools
@@ -19,29 +20,54 @@ FIRST = b"POST /graphql HTTP/1.1\r\n"
 END = b"\r\n\r\n"
 HEADS_MAX = 1_024  # with HEAD_BYTES_MAX at most some megabytes
 HEAD_BYTES_MAX = 4_096
+HEADS_HOLD_SECONDS = 60.0  # as long as a token's proof: no bearer stays here for long after it
+SIGHTS_MAX = 8_192
 BROKEN = Reply(500, b"content-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n", b"Internal Server Error")
 
 log = logging.getLogger("uvicorn.error")
 
 
 class Heads:
-    """What was found in the headers of a process's clients, by their bytes."""
+    """What was found in the headers of a process's clients, by their bytes.
 
-    def __init__(self) -> None:
-        self._known: dict[bytes, Head | None] = {}
+    Kept is what came twice with a proven token: neither strangers nor a proxy that numbers its requests push it out.
+    """
+
+    def __init__(self, is_proven: Callable[[str], bool]) -> None:
+        self._is_proven = is_proven
+        self._known: dict[bytes, Head] = {}
+        self._sighted: set[int] = set()  # hashes of those that came once: nothing of a token
+        self._unusual: set[int] = set()  # of those that are not ordinary; a chance likeness only takes the longer way
+        self._since = monotonic()
 
     def of(self, sent: bytes) -> Head | None:
         """What the head of a request says; None where it is not an ordinary one of POST /graphql."""
-        if sent in self._known:
-            return self._known[sent]
-        if not sent.startswith(FIRST):
-            return None
+        if monotonic() - self._since > HEADS_HOLD_SECONDS:
+            self._known.clear()
+            self._since = monotonic()
+        head = self._known.get(sent)
+        if head is not None or not sent.startswith(FIRST) or hash(sent) in self._unusual:
+            return head
         head = _Reading().of(sent)
-        if len(sent) <= HEAD_BYTES_MAX and (head is None or head.is_lasting):
-            if len(self._known) >= HEADS_MAX:
-                del self._known[next(iter(self._known))]
-            self._known[sent] = head
+        if head is None:
+            _note(self._unusual, sent)
+        elif head.is_lasting and len(sent) <= HEAD_BYTES_MAX and self._is_proven(head.token):
+            self._sight(sent, head)
         return head
+
+    def _sight(self, sent: bytes, head: Head) -> None:
+        if hash(sent) not in self._sighted:
+            _note(self._sighted, sent)
+            return
+        if len(self._known) >= HEADS_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[sent] = head
+
+
+def _note(sights: set[int], sent: bytes) -> None:
+    if len(sights) >= SIGHTS_MAX:
+        sights.clear()
+    sights.add(hash(sent))
 
 
 class _Reading:
@@ -49,24 +75,23 @@ class _Reading:
 
     def __init__(self) -> None:
         self._headers: list[tuple[bytes, bytes]] = []
-        self._is_complete = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._is_ordinary = False
 
     def of(self, sent: bytes) -> Head | None:
-        parser = httptools.HttpRequestParser(self)
         try:
-            parser.feed_data(sent)
+            self._parser.feed_data(sent)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return None
-        is_ordinary = self._is_complete and parser.should_keep_alive() and not parser.should_upgrade()
-        return head_of(self._headers) if is_ordinary else None
+        return head_of(self._headers) if self._is_ordinary else None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep one header, as uvicorn does."""
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """All are there."""
-        self._is_complete = True
+        """All are there. Asked here, since after a request without a body the parser has forgotten what they said."""
+        self._is_ordinary = self._parser.should_keep_alive() and not self._parser.should_upgrade()
 
 
 class Lane(HttpToolsProtocol):
@@ -161,7 +186,7 @@ class Lane(HttpToolsProtocol):
     def _answered(self, reply: Reply | BaseException) -> None:
         """Write the answer, and go on with what came meanwhile."""
         self._is_answering = False
-        is_last = self._is_leaving and not self._held
+        is_last = self._is_leaving  # what is held then stays unanswered, as with uvicorn: the client is told so
         if isinstance(reply, BaseException):
             log.error("Exception in ASGI application\n", exc_info=reply)
             reply, is_last = BROKEN, True
@@ -186,9 +211,11 @@ class Lane(HttpToolsProtocol):
             return
         held, self._held = b"".join(self._held), []
         self.flow.resume_reading()
-        self.data_received(held)
-        if self._is_leaving and not self._is_answering:
-            self.shutdown()
+        try:
+            self.data_received(held)
+        except Exception:  # as the loop does with one out of its own call: whoever has the answer told must not bear it
+            log.exception("Exception in what came meanwhile\n")
+            self.transport.close()
 
 
 def _is_over(cycle: RequestResponseCycle | None) -> bool:
@@ -197,4 +224,4 @@ def _is_over(cycle: RequestResponseCycle | None) -> bool:
 
 def lane_of(direct: Direct) -> type[asyncio.Protocol]:
     """The protocol of a server's connections, answering by `direct`."""
-    return type("OwnLane", (Lane,), {"direct": direct, "heads": Heads()})
+    return type("OwnLane", (Lane,), {"direct": direct, "heads": Heads(lambda token: direct.known(token) is not None)})

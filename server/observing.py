@@ -14,7 +14,7 @@ from server.metrics import Metrics, MetricsPage, Operations, Parts, served
 from server.settings import Settings
 from server.telemetry import Sampling, sampling_to
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 @dataclass(frozen=True, slots=True)

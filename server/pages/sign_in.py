@@ -59,7 +59,10 @@ class SignIn:
         held = _logins_in(self._logins.file).get(role or "")
         if held is None:
             return None
-        claims = jwt.decode(held, self._secret, algorithms=[SharedSecret.algorithm], options={"verify_exp": False})
+        try:
+            claims = jwt.decode(held, self._secret, algorithms=[SharedSecret.algorithm], options={"verify_exp": False})
+        except jwt.InvalidTokenError:
+            return None  # written under another secret: who was known is nobody now
         return mint(
             self._secret,
             tenant=claims["tenant"],

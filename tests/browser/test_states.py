@@ -1,5 +1,7 @@
 """The live page in every state of a class, and for everyone: keyboard, screen reader, zoom, phone, print."""
 
+import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Request, Route, WebSocketRoute, expect
 
 from db.live import Live
 from db.pool import Pool
@@ -21,6 +23,7 @@ from tests.rows.district import NOW, District
 from tests.support.intake import graded
 from tests.support.station import Station, station
 
+DOCUMENTS = Path(__file__).parents[2] / "server/pages/documents"
 RECORD_MANY = "mutation ($input: RecordEventsInput!) { recordEvents(input: $input) { results { status } } }"
 LONG = "Wolfeschlegelsteinhausenbergerdorff" * 3
 HEBREW, ARABIC = "ליאת בן־דוד", "عبد الرحمن بن محمد"
@@ -194,6 +197,40 @@ async def test_a_heat_map_of_the_largest_class_draws_what_is_in_view(browser: Br
         await expect(page.locator('[aria-rowindex="1257"]')).to_be_visible()
         await page.get_by_label("Find").fill("s00042")
         await expect(page.get_by_text("1 of 1255 students")).to_be_visible()
+
+
+async def test_a_standing_that_is_heard_before_its_row_is_read_is_shown(browser: Browser, place: Station) -> None:
+    await place.district.rates(active_students=8, change_no=1)
+    await place.district.run(FILL_CLASS, 8, NOW, CONCEPTS)
+    rows = hashlib.sha256((DOCUMENTS / "heat_map.graphql").read_bytes()).hexdigest()
+    snapshot: list[tuple[WebSocketRoute, str | bytes]] = []
+    is_whole = asyncio.Event()
+
+    def relay(line: WebSocketRoute) -> None:
+        def hear(frame: str | bytes) -> None:
+            if '"masteryChanged"' not in str(frame):
+                return line.send(frame)
+            snapshot.append((line, frame))
+            return is_whole.set() if "READY" in str(frame) else None
+
+        line.connect_to_server().on_message(hear)
+
+    async def tell_first(route: Route, request: Request) -> None:
+        if rows in (request.post_data or ""):  # asked for, not answered yet
+            await is_whole.wait()
+            for line, frame in snapshot:
+                line.send(frame)
+        await route.continue_()
+
+    async with looking(browser, place, "/") as window:
+        page = window.page
+        await page.route_web_socket("**/graphql", relay)
+        await page.route("**/graphql", tell_first)
+        await page.reload()
+        await page.goto(page.url.partition("#")[0] + "#/class/7b")
+        await expect(page.get_by_text("8 of 8 students")).to_be_visible()
+        await expect(page.locator(".heat [role=gridcell].cell")).to_have_count(8 * len(CONCEPTS))
+        assert await page.locator(".heat [role=gridcell].none").count() == 0
 
 
 async def test_five_thousand_events_a_minute_neither_grow_the_page_nor_stop_it(

@@ -24,14 +24,13 @@ def _answered_at_the_insert(pause: str) -> tuple[tuple[str, str, str], ...]:
     return (
         (
             "db/recorder.py",
-            "await self._record_durably(tenant, submissions, recorded_by, traceparent)\n",
-            "await self._record_durably(tenant, submissions, recorded_by, traceparent, calls)\n",
+            "await self._record_durably(tenant, submissions, recorded_by, traceparent, transaction)\n",
+            "await self._record_durably(tenant, submissions, recorded_by, traceparent, transaction, calls)\n",
         ),
         (
             "db/recorder.py",
-            "recorded_by: Sequence[str], traceparent: str | None\n    ) -> list[Answer]:",
-            "recorded_by: Sequence[str], traceparent: str | None,\n        calls: Sequence[_Call],\n"
-            "    ) -> list[Answer]:",
+            "        transaction: Transaction,\n    ) -> list[Answer]:",
+            "        transaction: Transaction,\n        calls: Sequence[_Call],\n    ) -> list[Answer]:",
         ),
         (
             "db/recorder.py",
@@ -42,12 +41,7 @@ def _answered_at_the_insert(pause: str) -> tuple[tuple[str, str, str], ...]:
             "db/recorder.py",
             "                        traceparent=traceparent,\n                    )\n",
             "                        traceparent=traceparent,\n                    )\n"
-            "                    start = 0\n"
-            "                    for call in calls:\n"
-            "                        end = start + len(call.submissions)\n"
-            "                        if not call.answered.done():\n"
-            "                            call.answered.set_result(answers[start:end])\n"
-            "                        start = end\n" + pause + "                    return answers\n",
+            "                    _tell(calls, answers)\n" + pause + "                    return answers\n",
         ),
     )
 
@@ -152,8 +146,8 @@ BREAKS = {
                 "                    await outbox.delete(connection, tenant, rows)\n"
                 "                    if attempt.token:\n",
             ),
-            ("rules/outcome.py", "any(event.key <= last for event in events)", "not events"),
-            ("rules/outcome.py", "if last is not None and key <= last:", "if last is None and not events:"),
+            ("rules/outcome.py", "if last is not None and any(", "if last is None and any(0 and "),
+            ("rules/outcome.py", "if last_at is not None and at <= last_at:", "if last_at is None and not events:"),
         ),
     ),
     "no-row-locks": Break(

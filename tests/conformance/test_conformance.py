@@ -74,8 +74,9 @@ async def test_a_public_suite_passes(
 
 
 @if_prepared
-async def test_the_schema_keeps_the_rules_of_graphql_eslint() -> None:
-    await assert_passes(LINT / "schema.test.js", environment(0))
+@pytest.mark.parametrize("suite", sorted(path.name for path in LINT.glob("*.test.js")))
+async def test_the_schema_is_as_the_public_tools_for_schemas_want_it(suite: str) -> None:
+    await assert_passes(LINT / suite, environment(0))
 
 
 @pytest.mark.parametrize("folder", [HERE, LINT, PEER], ids=lambda folder: folder.name)

@@ -261,6 +261,20 @@ async def _log(district: District, dice: Dice) -> None:
             source_type=dice.of((None, 'My "type"')), time_spent_ms=dice.of((None, 0, 2**31 - 1)),
             due_at=dice.of((None, NOW)), is_late=dice.of((True, False)), is_waiting=number in (40, 45),
         )  # fmt: skip
+    for student in ("s0", "s5"):  # what a student is not shown, for certain
+        for fate in ("voided", "regraded", "dead", "counted"):
+            at = NOW - timedelta(minutes=len(fate))
+            await district.event(
+                f"{fate}-{student}", student, kind="QUIZ_ATTEMPT", ratio=500_000, submission=fate, occurred_at=at
+            )
+        await district.void(f"voided-{student}", by=f"void-{student}")
+    await district.put(
+        "correction", target_source="lms", target_event_id="", source="lms", event_id="regrade", reason="", at=NOW,
+        kind="SUBMISSION_REGRADED", seq=990, target_submission="regraded",
+    )  # fmt: skip
+    await district.put(
+        "dead_letter", source="lms", event_id="dead-s0", seq=70, student="s0", classroom="7b", error="", at=NOW
+    )
     for number in range(0, 60, 7):
         await district.void(f'e{number}"', by=f"v{number}", source=dice.of(("lms", "tom")))
     for number in range(7):

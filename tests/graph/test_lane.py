@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -12,28 +13,30 @@ import msgspec
 import pytest
 import pytest_asyncio
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from db.live import Live
-from db.pool import Pool
+from db.live import Live, open_live
+from db.pool import Pool, open_pool
 from db.recorder import Recorder
 from db.wake import Wake, Waker
 from graph.budgets import Budgets
 from graph.direct import Direct
 from graph.documents import Documents
 from graph.gate import Gate
-from graph.http import BODY_BYTES_MAX, GraphQLHTTP
+from graph.http import BODY_BYTES_MAX, GraphQLHTTP, ask_in
 from graph.request import Engine
 from graph.telling import Operation
-from rules.access import Role
+from rules.access import Role, Scope
 from server.app import excuse, past_routing
 from server.identity import Identity, SharedSecret
-from server.lane import lane_of
+from server.lane import Heads, lane_of
 from server.serving import UVICORN, listen
 from tests.jobs.test_recorder import held
 from tests.rows.district import NOW, District
 from tests.support.intake import RECORD, RECORD_MANY, SCHEMA, SECRET, VOID, Door, Intake, by_teacher, graded
+from tests.support.station import station
 from tests.support.tenants import fresh_tenant
 
 SECONDS_MAX = 10.0
@@ -70,13 +73,31 @@ class Side:
     gate: Gate
     told: list[tuple[Any, ...]] = field(default_factory=list)
     direct: Counted | None = None
+    broken_at: str = ""  # the event at which telling breaks
 
     def tell(self, operation: Operation) -> None:
         """Keep what metrics and log would make of it."""
+        if self.broken_at and (operation.variables or {}).get("input", {}).get("eventId") == self.broken_at:
+            raise RuntimeError
         plan = operation.plan and (operation.plan.title, operation.plan.root)
         viewer = operation.viewer and operation.viewer.key
         what = (plan, viewer, operation.variables, operation.cost, operation.is_http)
         self.told.append((*what, operation.status, sorted(operation.codes), operation.outcome))
+
+    @property
+    def places(self) -> int:
+        """How many places of the gate are free."""
+        taken = 0
+        while self.gate.enter():
+            taken += 1
+        for _ in range(taken):
+            self.gate.leave()
+        return taken
+
+    async def met(self, token: str) -> None:
+        """Let it know the token, and the document that records."""
+        await self.sent(post(token, asked(RECORD, {"input": graded("known")})), last(token))
+        self.told.clear()
 
     async def sent(self, *requests: bytes) -> bytes:
         """All that comes back on one connection, each request sent after the answer to the one before."""
@@ -146,8 +167,43 @@ async def side_on(
         side.server.should_exit = True
         await running
         await recorder.aclose()
+        if side.direct is not None:
+            await side.direct.aclose()
         await wake.aclose()
         await waker.aclose()
+
+
+@asynccontextmanager
+async def side_on_uvloop(database_url: str, redis_url: str) -> AsyncIterator[Side]:
+    """A server with the lane on the loop that serves in production, in a thread of its own."""
+    opened: Future[Side] = Future()
+    loop, left = uvloop.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        pool, live = await open_pool(database_url, size_max=4), open_live(redis_url)
+        live.listen()
+        try:
+            async with side_on(pool, live, redis_url, by_lane=True) as side:
+                opened.set_result(side)
+                await left.wait()
+        finally:
+            await live.aclose()
+            await pool.close()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(serve())
+
+    serving, opening = asyncio.create_task(asyncio.to_thread(run)), asyncio.wrap_future(opened)
+    ends: set[asyncio.Future[Any]] = {serving, opening}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if not opening.done():
+        await serving
+    try:
+        yield await opening
+    finally:
+        loop.call_soon_threadsafe(left.set)
+        await serving
 
 
 @dataclass(slots=True)
@@ -182,11 +238,14 @@ class Pair:
         return [b"HTTP/1.1 " + one for one in ours.split(b"HTTP/1.1 ")[1:]]
 
 
-@pytest_asyncio.fixture
-async def pair(pool: Pool, live: Live, redis_url: str) -> AsyncIterator[Pair]:
+@pytest_asyncio.fixture(params=["asyncio", "uvloop"])
+async def pair(
+    request: pytest.FixtureRequest, pool: Pool, live: Live, redis_url: str, database_url: str
+) -> AsyncIterator[Pair]:
+    own = side_on(pool, live, redis_url, by_lane=True)
     async with (
         side_on(pool, live, redis_url, by_lane=False) as asgi,
-        side_on(pool, live, redis_url, by_lane=True) as lane,
+        own if request.param == "asyncio" else side_on_uvloop(database_url, redis_url) as lane,
     ):
         yield Pair(asgi, lane, pool)
 
@@ -259,7 +318,7 @@ async def test_every_answer_is_the_same_by_the_lane_as_by_asgi(pair: Pair) -> No
 @pytest.mark.feature("000-01")
 async def test_people_are_answered_alike_too(pair: Pair) -> None:
     def chunks(intake: Intake) -> list[bytes]:
-        teacher, stranger = intake.token(Role.TEACHER, sub="t1"), intake.token(Role.TEACHER, sub="t2")
+        teacher, stranger = intake.token(Role.TEACHER, sub="t1"), intake.token(Role.TEACHER, sub="stranger")
         student, bound = intake.token(Role.STUDENT, sub="s1"), intake.token(sources=["other"])
         grade = asked(RECORD, {"input": by_teacher()})
         return [
@@ -306,6 +365,14 @@ async def test_headers_are_judged_alike(pair: Pair) -> None:
         answers = await pair.alike(chunks, by_lane=by_lane)
 
         assert len(answers) >= 2, case
+
+
+@pytest.mark.feature("003-36")
+@pytest.mark.parametrize("value", ["close", "foo, CLOSE", "keep-alive, close"])
+async def test_a_connection_ends_where_a_request_without_a_body_asks_for_it(pair: Pair, value: str) -> None:
+    answers = await pair.alike(lambda intake: [post(intake.token(), b"", f"connection: {value}")], by_lane=0)
+
+    assert [answer[9:12] for answer in answers] == [b"400"]
 
 
 async def test_pieces_and_rows_of_requests_are_answered_in_order(pair: Pair) -> None:
@@ -450,6 +517,30 @@ async def test_a_shutdown_answers_what_is_under_way_and_closes_the_connection(
             assert [event[1] for event in await intake.log()] == ["known", "e1"]
 
 
+async def test_at_a_shutdown_half_a_next_request_is_not_waited_for(
+    pool: Pool, live: Live, redis_url: str, database_url: str
+) -> None:
+    answers = []
+    for by_lane in (False, True):
+        async with side_on(pool, live, redis_url, by_lane=by_lane) as side:
+            intake = await Pair(side, side, pool).tenant()
+            token = intake.token()
+            await side.met(token)
+            async with connected(side.port) as (idle, _), connected(side.port) as (reader, writer):
+                async with held(database_url, intake.district.tenant) as hold:
+                    writer.write(post(token, asked(RECORD, {"input": graded("e1")})))
+                    await hold.blocked()
+                    writer.write(post(token, asked(RECORD, {"input": graded("e2")}))[:40])
+                    await side.sent(last(token))  # by then the half has come too
+                    side.server.should_exit = True
+                    assert await asyncio.wait_for(idle.read(), SECONDS_MAX) == b""
+                answers.append(_UNLIKE.sub(b"~", await asyncio.wait_for(reader.read(), SECONDS_MAX)))
+
+    assert answers[1] == answers[0]
+    assert b"ACCEPTED" in answers[1]
+    assert b"connection: close\r\n" in answers[1]
+
+
 async def test_an_error_of_the_store_is_worded_alike(pair: Pair, database_url: str) -> None:
     answers = []
     for side in (pair.asgi, pair.lane):
@@ -484,6 +575,86 @@ async def test_a_mistake_of_ours_is_500_and_ends_the_connection(
     assert [record.message.strip() for record in caplog.records] == ["Exception in ASGI application"] * 2
 
 
+async def test_a_mistake_with_one_answer_is_no_others(pair: Pair, database_url: str) -> None:
+    answers = []
+    for side in (pair.asgi, pair.lane):
+        intake = await pair.tenant()
+        token = intake.token()
+        await side.met(token)
+        side.broken_at = "bad"
+        async with held(database_url, intake.district.tenant) as hold:
+            first = asyncio.create_task(one_event(side, token, "first"))
+            await hold.blocked()
+            behind = [asyncio.create_task(one_event(side, token, name)) for name in ("e1", "bad", "e2")]
+            await side.sent(last(token))
+        answers.append(await asyncio.gather(first, *behind))
+        assert sorted(event[1] for event in await intake.log()) == ["bad", "e1", "e2", "first", "known"]
+
+    assert [answer[9:12] for answer in answers[1]] == [b"200", b"200", b"500", b"200"]
+    assert answers[1] == answers[0]
+    assert pair.lane.places == 100
+
+
+async def one_event(side: Side, token: str, name: str) -> bytes:
+    """What comes back for an event on a connection of its own; all that differs by its moment left out."""
+    async with connected(side.port) as (reader, writer), asyncio.timeout(SECONDS_MAX):
+        writer.write(post(token, asked(RECORD, {"input": graded(name)})))
+        return _UNLIKE.sub(b"~", await answer_on(reader))
+
+
+async def test_a_mistake_with_one_that_is_stopped_is_no_others(pair: Pair, database_url: str) -> None:
+    answers = []
+    for side in (pair.asgi, pair.lane):
+        intake = await pair.tenant()
+        token = intake.token()
+        await side.met(token)
+        side.documents.seconds_max, side.broken_at = 0.3, "bad"
+        async with held(database_url, intake.district.tenant):
+            answers.append(await asyncio.gather(*(one_event(side, token, name) for name in ("bad", "e1", "e2"))))
+
+    assert [answer[9:12] for answer in answers[1]] == [b"500", b"503", b"503"]
+    assert answers[1] == answers[0]
+    assert pair.lane.places == 100
+
+
+async def test_an_answer_that_cannot_be_written_is_500(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = []
+    for side in (pair.asgi, pair.lane):
+        token = (await pair.tenant()).token()
+        await side.met(token)
+        with monkeypatch.context() as broken:
+            for module in ("graph.http", "graph.direct"):
+                broken.setattr(f"{module}._encode", _broken)
+            answers.append(await one_event(side, token, "e1"))
+
+    assert [answer[9:12] for answer in answers] == [b"500"] * 2
+    assert answers[1] == answers[0]
+    assert pair.lane.told == pair.asgi.told
+    assert pair.lane.places == 100
+
+
+def _broken(*_arguments: Any, **_named: Any) -> Any:
+    raise RuntimeError
+
+
+@pytest.mark.parametrize("broken", ["db.recorder.Recorder.submit", "graph.gate.Gate.charge"])
+async def test_a_mistake_on_the_way_in_gives_the_place_back(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    answers = []
+    for side in (pair.asgi, pair.lane):
+        token = (await pair.tenant()).token()
+        await side.met(token)
+        with monkeypatch.context() as during:
+            during.setattr(broken, _broken)
+            answers.append(await one_event(side, token, "e1"))
+        assert b"ACCEPTED" in await one_event(side, token, "e2")
+        assert side.places == 100
+
+    assert answers[1] == answers[0]
+    assert (b"INTERNAL" in answers[1]) == (broken == "db.recorder.Recorder.submit")
+
+
 async def test_an_operation_that_takes_too_long_is_stopped(pair: Pair, database_url: str) -> None:
     answers = []
     for side in (pair.asgi, pair.lane):
@@ -509,7 +680,7 @@ async def test_a_peer_that_does_not_read_is_waited_for(pair: Pair) -> None:
     sending = asyncio.create_task(_send(writer, [request] * rounds + [last(token)]))
     async with asyncio.timeout(60):
         connections: Any = pair.lane.server.server_state.connections
-        while not any(one.flow.write_paused for one in connections):  # noqa: ASYNC110 - uvicorn tells nobody
+        while not any(one.flow.write_paused for one in list(connections)):  # noqa: ASYNC110 - uvicorn tells nobody
             await asyncio.sleep(0)
         answers = await reader.read()
     await sending
@@ -523,3 +694,130 @@ async def _send(writer: asyncio.StreamWriter, requests: Sequence[bytes]) -> None
     for request in requests:
         writer.write(request)
         await writer.drain()
+
+
+@pytest.mark.feature("004-24")
+async def test_nothing_of_one_callers_trace_reaches_anothers(
+    pool: Pool, live: Live, redis_url: str, database_url: str
+) -> None:
+    async with station(pool, live, redis_url) as place:
+        machine = place.token("lms", Role.INTEGRATOR, scopes=(Scope.INGEST,))
+        teacher = place.token("teacher", Role.TEACHER)
+        port, trace = int(place.address.rpartition(":")[2].partition("/")[0]), "1" * 32
+        query = asked('query Q { classroom(id: "7b") { name } }')
+        async with connected(port) as (traced, to_traced), connected(port) as (other, to_other):
+            to_other.write(post(machine, asked(RECORD, {"input": graded("known")})))
+            await answer_on(other)
+            to_other.write(post(teacher, query))
+            await answer_on(other)
+            async with held(database_url, place.district.tenant) as hold:
+                event = asked(RECORD, {"input": graded("e1")})
+                to_traced.write(post(machine, event, f"traceparent: 00-{trace}-{'2' * 16}-01"))
+                await hold.blocked()
+                for request in (post(machine, asked(RECORD, {"input": graded("e2")})), post(teacher, query)):
+                    to_other.write(request)
+                    await place.post(teacher, QUERY)  # by then it has come too, in a read of its own
+            answers = [await answer_on(one) for one in (traced, other, other)]
+
+    assert [answer[9:12] for answer in answers] == [b"200"] * 3
+    of_trace = sorted(span.name for span in place.spans if span.context and span.context.trace_id == int(trace, 16))
+    assert of_trace == ["mutation recordEvent", "postgres write", "record batch"]
+
+
+async def test_a_body_is_read_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, read = (await pair.tenant()).token(), []
+    await pair.lane.met(token)
+
+    def counted(raw: bytes) -> Any:
+        read.append(raw)
+        return ask_in(raw)
+
+    monkeypatch.setattr("graph.direct.ask_in", counted)
+    bodies = [asked(QUERY), asked(RECORD_MANY, {"input": {"events": [graded("e1")]}}), b"{"]
+    await pair.lane.sent(*(post(token, body) for body in bodies), last(token).replace(b"connection: close\r\n", b""))
+
+    assert read == [*bodies, asked(QUERY)]
+
+
+async def test_while_no_place_is_free_nothing_is_begun(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = []
+    for side in (pair.asgi, pair.lane):
+        token = (await pair.tenant()).token()
+        await side.met(token)
+        with monkeypatch.context() as during:
+            during.setattr("graph.compiled.Mutation.begun", _broken)
+            while side.gate.enter():
+                pass
+            answers.append(await one_event(side, token, "e1"))
+        for _ in range(100):
+            side.gate.leave()
+
+    assert b"OVERLOADED" in answers[1]
+    assert answers[1] == answers[0]
+
+
+async def test_the_end_waits_for_answers_that_are_being_worded(
+    pool: Pool, live: Live, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with side_on(pool, live, redis_url, by_lane=True) as side:
+        assert side.direct is not None
+        token = (await Pair(side, side, pool).tenant()).token()
+        await side.met(token)
+        words, begun, worded = asyncio.Event(), asyncio.Event(), side.documents.ended
+
+        async def slowly(*arguments: Any) -> Any:
+            begun.set()
+            await words.wait()
+            return await worded(*arguments)
+
+        monkeypatch.setattr(side.documents, "ended", slowly)
+        monkeypatch.setattr(side.recorder, "submit", _broken)
+        asking = asyncio.create_task(one_event(side, token, "e1"))
+        await begun.wait()
+        closing = asyncio.create_task(side.direct.aclose())
+        await asyncio.sleep(0)
+
+        assert not closing.done()
+
+        words.set()
+        await closing
+        assert b"INTERNAL" in await asking
+
+
+@pytest.fixture
+def heads(monkeypatch: pytest.MonkeyPatch) -> Heads:
+    monkeypatch.setattr("server.lane.HEADS_MAX", 2)
+    return Heads(lambda token: token != "stranger")
+
+
+def _is_kept(heads: Heads, head: bytes) -> bool:
+    found = heads.of(head)
+    assert found is not None
+    return heads.of(head) is found
+
+
+def test_heads_are_kept_from_their_second_sight_on_and_only_with_a_proven_token(heads: Heads) -> None:
+    assert not _is_kept(heads, post("known", b""))
+    assert _is_kept(heads, post("known", b""))
+    assert [heads.of(post("known", b"", "connection: close")) for _ in range(2)] == [None, None]
+    assert not any(_is_kept(heads, post("stranger", b"")) for _ in range(5))
+    assert not any(_is_kept(heads, post("known", b"", "x-request-id: mine")) for _ in range(5))
+    assert not any(_is_kept(heads, post("known", b"", "x-more: " + "x" * 5_000)) for _ in range(5))
+
+
+def test_heads_that_come_once_push_none_out(heads: Heads) -> None:
+    for _ in range(3):
+        heads.of(post("known", b""))
+
+    for number in range(10):
+        heads.of(post("known", b"", f"x-amzn-trace-id: {number}"))
+
+    assert _is_kept(heads, post("known", b""))
+
+
+def test_no_head_is_kept_for_long(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        found = heads.of(post("known", b""))
+    monkeypatch.setattr("server.lane.HEADS_HOLD_SECONDS", -1.0)
+
+    assert heads.of(post("known", b"")) is not found

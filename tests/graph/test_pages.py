@@ -99,7 +99,7 @@ async def test_a_page_answers_the_same_on_both_paths_whoever_asks(pool: Pool, ro
         plan = documents.plan(text, None)
         if plan.query is None:
             continue
-        for id in dice.random.sample(keys, 2):
+        for id in (keys[0], dice.of(keys[1:])):  # the first is the student, and the guardian's child, that may ask
             variables = {"id": id, **case.values()}
             before = documents.tally.compiled
 

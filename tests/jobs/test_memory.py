@@ -6,22 +6,30 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import asyncpg
 import pytest
 
-from db import assessment, projection
+from db import assessment, claims, facts, fold_level, outbox, projection, roster
+from db.assessment import Counters
+from db.enrollments import save_assignment
+from db.fold_level import Era
 from db.live import Live
 from db.outbox import SHARDS, Touch, Waiting
-from db.pool import Pool
-from jobs.drain import Drain
-from jobs.memory import Known, KnownStudent, Memory
+from db.pool import Pool, tenant_transaction
+from jobs import drain
+from jobs.drain import AGED, CRASHES_MAX, Drain
+from jobs.fold import Batch, fold
+from jobs.memory import Known, KnownClass, KnownStudent, Memory, Shelf, Surroundings
 from jobs.replay import drift
-from rules.classroom import EMPTY_VIEW
+from rules.classroom import EMPTY_VIEW, ClassFacts, Member, OpenItem, View
+from rules.roster import Assignment, AssignmentKind
 from tests.rows.district import District
 from tests.support.events import Mill, graded, void
 from tests.support.tenants import fresh_tenant
 
 NOW = datetime(2026, 3, 3, 9, 0, tzinfo=UTC)  # the day after the events of tests.support.events
 ROLLUP = "select active_students, average_score from classroom_state where tenant = $1 and classroom = '7b'"
+MISSING = "select change, notify from risk_change where tenant = $1 and reason = 'MISSING_SUBMISSIONS'"
 
 
 @pytest.fixture
@@ -181,10 +189,130 @@ async def test_another_server_makes_a_worker_forget(school: tuple[Mill, District
     mill, _ = school
     memory = mill.drain.memory
 
-    same = memory.recall(mill.tenant, server_began=memory.server_began).unseen_students(["s1", "s2"])
-    other = memory.recall(mill.tenant, server_began=NOW).unseen_students(["s1", "s2"])
+    same = memory.recall(mill.tenant, await _era(mill)).unseen_students(["s1", "s2"])
+    other = memory.recall(mill.tenant, Era(NOW)).unseen_students(["s1", "s2"])
 
     assert (same, other) == ([], ["s1", "s2"])
+
+
+@pytest.mark.feature("000-08")
+@pytest.mark.parametrize("met", [Era(NOW), Era(NOW + timedelta(days=1), epoch=1)])
+async def test_a_fold_on_the_old_server_leaves_nothing_once_another_was_met(
+    school: tuple[Mill, District], met: Era
+) -> None:
+    mill, _ = school
+    memory, old = Memory(), Era(NOW + timedelta(days=1))
+
+    async with tenant_transaction(mill.pool, mill.tenant) as connection:
+        recall = memory.recall(mill.tenant, old)
+        await fold(connection, mill.tenant, Batch.of_classroom("7b"), now=mill.clock(), recall=recall)
+        memory.recall(mill.tenant, met)  # by the drain of another shard
+    recall.keep()
+
+    assert memory.recall(mill.tenant, met).unseen_classrooms(["7b"]) == ["7b"]
+
+
+@pytest.mark.feature("000-09", "003-17")
+@pytest.mark.parametrize(
+    "touch", [Touch(Waiting.TOUCH_CLASSROOM, classroom="7b"), Touch(Waiting.TOUCH_STUDENT, student="s1")]
+)
+async def test_what_a_touch_that_is_given_up_would_have_changed_is_read_again(
+    school: tuple[Mill, District], pool: Pool, touch: Touch
+) -> None:
+    mill, district = school
+    await district.enroll("s3")
+    seq = await mill.touch(touch)
+    for number in range(CRASHES_MAX):
+        await claims.note(
+            pool, mill.tenant, touch.shard, token=f"dead-{number}", first=seq, last=seq, rows=1, now=mill.clock()
+        )
+    mill.clock.now += AGED * 2
+    await mill.fold()
+    left = await mill.rows("select count(*) from outbox where tenant = $1")
+
+    await mill.recorded_and_folded([graded("e4", "s2", 0.9, at=1)])
+
+    assert left == [(0,)]
+    assert await mill.rows(ROLLUP) == [(3, 650)]
+
+
+@pytest.mark.feature("003-21", "000-14")
+async def test_new_work_is_missing_for_nobody_though_its_touch_comes_with_the_next_batch(
+    school: tuple[Mill, District], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill, _ = school
+    monkeypatch.setattr(drain, "CLAIM_ROWS_MAX", 2)  # as many as the class has students: 5,000 of 5,000, once a year
+    await _assign(mill)
+
+    await mill.fold()
+
+    assert await mill.rows(MISSING) == []
+
+
+@pytest.mark.feature("003-21", "000-14")
+async def test_new_work_is_missing_for_nobody_though_another_worker_has_claimed_its_touch(
+    school: tuple[Mill, District], pool: Pool
+) -> None:
+    mill, _ = school
+    await _assign(mill)
+
+    async with tenant_transaction(pool, mill.tenant) as other:
+        await other.execute("select from outbox where tenant = $1 and kind <> 'EVENT' for update", mill.tenant)
+        await mill.fold()
+    await mill.fold()
+
+    assert await mill.rows(MISSING) == []
+
+
+@pytest.mark.feature("000-08")
+async def test_touches_are_found_by_index_though_the_planner_believes_the_outbox_empty(
+    school: tuple[Mill, District], pool: Pool, database_url: str
+) -> None:
+    mill, _ = school
+    owner = await asyncpg.connect(database_url)
+    await owner.execute("analyze outbox")
+    await owner.close()
+
+    async with tenant_transaction(pool, mill.tenant, settings=outbox.CLAIM_SETTINGS) as connection:
+        await connection.execute(
+            "insert into outbox (tenant, shard, lane, occurred_at, seq, kind, classroom, received_at) "
+            "select $1, n % 4, 0, $2, n, 'EVENT', '7b', $2 from generate_series(1, 20000) n",
+            mill.tenant, NOW,
+        )  # fmt: skip
+        rows = await connection.fetch(f"explain (analyze) {facts.ROSTERED_AND_TOUCHED}", mill.tenant, ["7b", "8c"])
+        found = await facts.rostered_and_touched(connection, mill.tenant, ["7b", "8c"])
+        await connection.execute("delete from outbox where tenant = $1", mill.tenant)
+
+    scans = [row[0].split(" using ")[1].split(" ")[0] for row in rows if " using outbox" in row[0]]
+    assert scans == ["outbox_touches"] * 2
+    assert found == ({"7b": "UTC", "8c": "UTC"}, set())
+
+
+@pytest.mark.feature("000-08")
+def test_a_class_is_known_by_all_its_numbers() -> None:
+    memory, now = Memory(), Counters(2, 1, NOW)
+    recall = memory.recall(1, Era())
+    for classroom, counters in (("same", now), ("flags", Counters(2, 0, NOW)), ("time", Counters(2, 1))):
+        memory.classes.put((1, classroom), KnownClass(counters, {"s1": Known(EMPTY_VIEW)}))
+
+    recall.begin(dict.fromkeys(("same", "flags", "time"), now), {}, touched=())
+
+    assert [classroom for classroom, known in recall.classes.items() if known.views] == ["same"]
+
+
+async def _era(mill: Mill) -> Era:
+    async with tenant_transaction(mill.pool, mill.tenant, read_only=True) as connection:
+        return (await fold_level.ground_of(connection, mill.tenant))[1]
+
+
+async def _assign(mill: Mill) -> None:
+    """Give work that is due tomorrow: its events and its touch are committed together."""
+    async with tenant_transaction(mill.pool, mill.tenant) as connection:
+        await roster.lock(connection, mill.tenant)
+        due_at = mill.clock() + timedelta(days=1)
+        work = Assignment("essay", "7b", "Essay", AssignmentKind.ASSIGNMENT, due_at, None, ())
+        change = await save_assignment(connection, mill.tenant, work, now=mill.clock())
+        await roster.settle(connection, mill.tenant, change, recorded_by="t1", now=mill.clock())
 
 
 @pytest.mark.feature("000-08")
@@ -199,3 +327,31 @@ def test_what_was_not_used_for_longest_is_forgotten_first() -> None:
     memory.students.put((1, "s4"), KnownStudent(1, Known(EMPTY_VIEW)))
 
     assert [key for key in ("s1", "s2", "s3", "s4") if (1, key) in memory.students] == ["s1", "s3", "s4"]
+
+
+def _class_of(members: int, *, open_items: int = 0, due: int = 0) -> KnownClass:
+    views = [
+        View(open_items=tuple(OpenItem(f"i{n}", None, False, ("lms", f"a{n}")) for n in range(open_items)))
+        for _ in range(members)
+    ]
+    listed = tuple(Member(f"s{n}", 0, "UTC", view) for n, view in enumerate(views))
+    facts = ClassFacts(listed, "UTC", {f"i{n}": None for n in range(due)})
+    known = KnownClass(Counters(1, 0), {"s0": Known(views[0])})
+    known.surround(Surroundings(facts, date(2026, 3, 3), None, {}))
+    return known
+
+
+@pytest.mark.feature("000-08")
+def test_classes_without_members_and_work_that_is_due_or_open_take_memory_too() -> None:
+    assert KnownClass(Counters(1, 0)).rows == 1
+    assert _class_of(3).rows == 1 + 3 + 1
+    assert _class_of(3, open_items=4, due=5).rows == 1 + 5 + 3 * (1 + 4) + (1 + 4)
+
+
+@pytest.mark.feature("000-08")
+def test_what_alone_is_more_than_may_be_kept_makes_a_worker_forget_nothing_else() -> None:
+    shelf: Shelf[KnownClass] = Shelf(10)
+    shelf.put((1, "small"), _class_of(2))
+    shelf.put((1, "large"), _class_of(11))
+
+    assert [key for key in ("small", "large") if (1, key) in shelf] == ["small"]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import RFC_4122, UUID
@@ -14,6 +15,7 @@ import pytest_asyncio
 from db.evidence import Answer, Status, fresh_ids
 from db.live import Live
 from db.pool import LOST, Pool, UnknownTenant, open_pool, tenant_transaction
+from db.pressure import Pressure
 from db.recorder import Overloaded, Recorder
 from db.wake import Wake, Waker
 from rules.evidence import Submission
@@ -303,6 +305,64 @@ async def test_no_batch_is_larger_than_its_limit(
 
     sizes = "select count(*)::int from event where tenant = $1 group by xmin::text order by min(seq)"
     assert await column(pool, tenant, sizes) == [1, 4, 4, 2]
+
+
+@pytest.mark.feature("000-01")
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_caller_that_breaks_when_told_keeps_no_other_waiting(
+    recorder: Recorder, database_url: str, tenant: int, caplog: pytest.LogCaptureFixture, is_lost: bool
+) -> None:
+    def breaking(outcome: list[Answer] | Exception) -> None:
+        broken.append(outcome)
+        raise RuntimeError
+
+    broken: list[list[Answer] | Exception] = []
+    async with held(database_url, tenant) as hold:
+        callers = [recording(recorder, tenant, sent("e0"))]
+        first = await hold.blocked()
+        recorder.submit(tenant, sent("e1"), breaking, recorded_by="test")
+        callers.append(recording(recorder, tenant, sent("e2")))
+        await asyncio.sleep(0)
+        if is_lost:
+            await hold.kill(first)
+            await hold.kill(await hold.blocked(but=[first]))
+            async with asyncio.timeout(10):
+                await asyncio.wait({callers[0]})
+            second = await hold.blocked(but=[first])
+            await hold.kill(second)
+            await hold.kill(await hold.blocked(but=[first, second]))
+    async with asyncio.timeout(10):
+        outcomes = await asyncio.gather(*callers, return_exceptions=True)
+
+    assert len(broken) == 1
+    assert [isinstance(one, Exception) for one in (*outcomes, *broken)] == [is_lost] * 3
+    assert [record.message for record in caplog.records if record.name == "db.recorder"] == ["answer_untold"]
+
+
+@pytest.mark.feature("004-24")
+async def test_what_serves_all_has_the_surroundings_of_none(pool: Pool, recorder: Recorder, tenant: int) -> None:
+    whose, seen = ContextVar("whose", default="nobody"), []
+    told = asyncio.Event()
+
+    def look() -> datetime:
+        seen.append(whose.get())
+        return NOW
+
+    def tell(_outcome: list[Answer] | Exception) -> None:
+        seen.append(whose.get())
+        told.set()
+
+    def ask() -> None:
+        whose.set("the first caller")
+        pressure.known(tenant)
+        recorder.submit(tenant, sent("e1"), tell, recorded_by="test")
+
+    pressure = Pressure(pool, clock=look)
+    copy_context().run(ask)
+    await told.wait()
+    await pressure.aclose()
+
+    assert seen == ["nobody", "nobody"]
 
 
 async def test_a_tenant_that_does_not_exist_is_told_apart(recorder: Recorder) -> None:

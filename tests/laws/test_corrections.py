@@ -1,6 +1,7 @@
 """Law 7, Corrections: after voids, bindings and policy changes every projection is that of the corrected set alone."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import assume, given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from db.live import Live
 from db.pool import Pool
 from jobs.replay import Projections, difference
-from rules.classroom import EMPTY_VIEW
+from rules.classroom import EMPTY_VIEW, OpenItem, View
 from rules.evidence import Kind, LearningEvent
 from rules.validation import RESERVED_SOURCE
 from tests.laws.world import (
@@ -20,6 +21,7 @@ from tests.laws.world import (
     RATIOS,
     STRANGE_CLASS,
     STRANGER,
+    Plan,
     World,
     batches,
     claim_limits,
@@ -29,7 +31,7 @@ from tests.laws.world import (
     plans,
     voids_of,
 )
-from tests.support.corrections import corrected_set, corrections, is_plain
+from tests.support.corrections import about_item, as_said, corrected_set, corrections, is_plain, regrade
 
 
 @pytest.mark.feature("X-01", "X-05")
@@ -65,16 +67,50 @@ async def test_after_regrades_excuses_and_reopenings_every_number_is_that_of_the
     assume(is_plain(events))
     told = data.draw(corrections(events, moments=INSTANTS, ratios=RATIOS))
     out = data.draw(st.lists(st.sampled_from(events), unique_by=lambda event: event.event_id, max_size=2))
-    voids = voids_of([*out, *told[:1]])
+    pieces = data.draw(batches([*events, *told, *voids_of([*out, *told[:1]])]))
+    limits = [data.draw(claim_limits) if data.draw(st.booleans(), label="fold") else None for _ in pieces]
+    await _is_as_corrected(pool, live, plan, events, told, out, list(zip(pieces, limits, strict=True)))
+
+
+@pytest.mark.feature("I", "X-04")
+async def test_a_reopening_without_a_class_assigns_the_work_again_in_each_class_that_has_it(
+    pool: Pool, live: Live
+) -> None:
+    """An example of the law that the dice found: work that the roster gave in a class, done outside of any."""
+    plan = Plan("Europe/Berlin", (None, None), (("s1", None, ("7b", "8c")), ("s2", None, ("7b",))))
+    quiz = LearningEvent(
+        source="app", event_id="e0", kind=Kind.QUIZ_ATTEMPT, occurred_at=INSTANTS[0], student="s2", classroom="",
+        assignment="hw1", concepts=("decimals",), ratio=800_000, submission="sub2",
+    )  # fmt: skip
+    told = [
+        about_item(Kind.ASSIGNMENT_REOPENED, "c0", quiz, INSTANTS[0], due_at=INSTANTS[0]),
+        about_item(Kind.ASSIGNMENT_REOPENED, "c1", quiz, INSTANTS[-1], due_at=INSTANTS[-1] + timedelta(hours=1)),
+        regrade("c2", quiz, 900_000, INSTANTS[0], only_if_higher=True),
+    ]
+    steps = [([told[1]], None), ([told[0], quiz], 2), ([told[2], *voids_of(told[:1])], None)]
+
+    await _is_as_corrected(pool, live, plan, [quiz], told, [], steps)
+
+
+async def _is_as_corrected(
+    pool: Pool,
+    live: Live,
+    plan: Plan,
+    events: list[LearningEvent],
+    told: list[LearningEvent],
+    out: list[LearningEvent],
+    steps: list[tuple[list[LearningEvent], int | None]],
+) -> None:
+    """Fail unless pieces of all that is told, each folded up to a limit, give the corrected set's numbers."""
     corrected, mixed = await World.of(pool, live, plan), await World.of(pool, live, plan)
     assigned = await _assigned_by_the_roster(corrected)
     left, excused = corrected_set([*assigned, *(event for event in events if event not in out)], told)
     gone = [event for event in assigned if (event.student, event.classroom, event.item) in excused]
     await corrected.told([event for event in left if event.source != RESERVED_SOURCE], voids_of(gone))
-    for piece in data.draw(batches([*events, *told, *voids])):
+    for piece, limit in steps:
         await mixed.record(piece)
-        if data.draw(st.booleans(), label="fold"):
-            await mixed.fold_some(data.draw(claim_limits))
+        if limit is not None:
+            await mixed.fold_some(limit)
     await mixed.quiesce()
     ours, theirs = await mixed.numbers(), await corrected.numbers()
     # An excused item is no item at all in the corrected set; here it is one that says so.
@@ -123,13 +159,29 @@ async def _assigned_by_the_roster(world: World) -> list[LearningEvent]:
 
 
 def _without(numbers: Projections, excused: set[tuple[str, str, str]]) -> Projections:
-    """The numbers without excused items, places up to which views are folded, and views with nothing else."""
-    views = {key: replace(view, last=None) for key, view in numbers.views.items()}
+    """The numbers without excused items, places up to which views are folded, and views with nothing else.
+
+    Work is assigned by the reopening that says so, under its own name.
+    """
+    views = {key: replace(view, last=None, open_items=_own_items(view)) for key, view in numbers.views.items()}
     return replace(
         numbers,
         views={key: view for key, view in views.items() if view != EMPTY_VIEW},
-        works={key: work for key, work in numbers.works.items() if key not in excused},
+        works={
+            key: replace(work, assigned_by=work.assigned_by and _own(work.assigned_by))
+            for key, work in numbers.works.items()
+            if key not in excused
+        },
+        flags={key: replace(flag, evidence=as_said(flag.evidence)) for key, flag in numbers.flags.items()},
     )
+
+
+def _own_items(view: View) -> tuple[OpenItem, ...]:
+    return tuple(replace(item, assigned_by=_own(item.assigned_by)) for item in view.open_items)
+
+
+def _own(name: tuple[str, str]) -> tuple[str, str]:
+    return (name[0], as_said(name[1]))
 
 
 @pytest.mark.feature("X-01")

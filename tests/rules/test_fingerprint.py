@@ -3,6 +3,7 @@
 import json
 from dataclasses import fields, replace
 from datetime import timedelta, timezone
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -108,6 +109,18 @@ def test_every_field_but_the_key_and_the_lane_is_fingerprinted() -> None:
 def test_the_fingerprint_of_a_known_event_never_changes() -> None:
     # Stored fingerprints outlive releases: a change here turns every resent event into a conflict.
     assert fingerprint_of(FULL).hex() == "711a4a99f6368842ee20a47334aa2d95"
+
+
+@pytest.mark.feature("000-02")
+@drawn(st.text(), st.none() | st.text(), st.none() | st.integers() | st.floats(0.1, 0.9))
+def test_the_fingerprint_is_over_the_fields_as_one_list_in_ascii(text: str, answer: str | None, score: Any) -> None:
+    # As it was first written; what is made of it must stay the same for any text, quotes and escapes included.
+    sent = [("content_id", text), ("score", score), ("type", "CONTENT_VIEWED"), ("answer", answer)]
+    known = ascii([(name, value) for name, value in sent if value is not None]).encode()
+
+    made = fingerprint_of(EventInput(type="CONTENT_VIEWED", content_id=text, score=score, answer=answer))
+
+    assert made == blake2b(known, digest_size=16).digest()
 
 
 @pytest.mark.feature("000-02")

@@ -1,5 +1,6 @@
 """Corrections for tests: dice that throw them, and the corrected set said a second time, event by event."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +17,7 @@ SET_ASIDE = frozenset(
     }
 )  # fmt: skip
 GRADES = (Kind.SUBMISSION_GRADED, Kind.QUIZ_ATTEMPT)
+IN_CLASS = re.compile(r"@\w+")  # event ids and evidence say no other
 SCORED = (*GRADES, Kind.CONCEPT_COMPLETED, Kind.CONCEPT_MASTERED)
 
 
@@ -102,9 +104,25 @@ def corrected_set(
             found.append(replace(event, assignment=None, quiz=None, concepts=(), ratio=None, submission=None))
         else:
             left.append(event)
-        found += [] if is_excused else [replace(one, kind=Kind.ASSIGNMENT_ASSIGNED) for one in reopenings]
+        found += [] if is_excused else [_assigned_again(one, event) for one in reopenings]
     found += [_valued(event, left, told) for event in left]
     return list({event.key: event for event in found}.values()), excused
+
+
+def _assigned_again(reopening: LearningEvent, event: LearningEvent) -> LearningEvent:
+    """What a reopening is for the item of an event: one that names no class assigns it again in each where it is.
+
+    Each of these is an event of its own, whose name keeps its place in the total order.
+    """
+    again = replace(reopening, kind=Kind.ASSIGNMENT_ASSIGNED, classroom=event.classroom)
+    if event.classroom == reopening.classroom:
+        return again
+    return replace(again, event_id=f"{reopening.event_id}@{event.classroom}")
+
+
+def as_said(text: str) -> str:
+    """A text of a corrected set with the reopenings' own event ids."""
+    return IN_CLASS.sub("", text)
 
 
 def is_plain(events: Sequence[LearningEvent]) -> bool:

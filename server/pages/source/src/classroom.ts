@@ -97,7 +97,7 @@ export class Classroom {
   private changeCount = 0;
   private isClosed = false;
   private lately: Activity[] = []; // the last ones heard: an answer that was read before they happened lacks them
-  private readonly heardCells = new Set<string>(); // since the rows were asked for: what is heard is newer
+  private readonly heardCells = new Map<string, Cell | null>(); // since the rows were asked for: what is heard is newer
   private heardRates: Rates | null = null;
   private turns = 0; // readings that were asked for
   private taken = 0; // the newest of them that is shown
@@ -214,7 +214,8 @@ export class Classroom {
         const row = this.rowOf(studentId, displayName);
         found.add(studentId);
         for (const each of cells) {
-          if (!this.heardCells.has(`${studentId} ${each.concept.key}`)) row.cells.set(each.concept.key, cellOf(each));
+          const heard = this.heardCells.get(`${studentId} ${each.concept.key}`);
+          if (heard !== null) row.cells.set(each.concept.key, heard ?? cellOf(each));
         }
       }
       this.paint("rows", 0);
@@ -249,10 +250,11 @@ export class Classroom {
       follow(ClassMastery, variables, (said) => said.masteryChanged, (message) => {
         if (!message.mastery || !message.studentId) return;
         const { concept } = message.mastery;
-        this.heardCells.add(`${message.studentId} ${concept.key}`);
+        const cell = message.mastery.state === "NO_DATA" ? null : cellOf(message.mastery);
+        this.heardCells.set(`${message.studentId} ${concept.key}`, cell);
         const cells = this.byStudent.get(message.studentId)?.cells;
-        if (message.mastery.state === "NO_DATA") cells?.delete(concept.key);
-        else cells?.set(concept.key, cellOf(message.mastery));
+        if (cell === null) cells?.delete(concept.key);
+        else cells?.set(concept.key, cell);
         if (!this.concepts.value.some((each) => each.key === concept.key)) {
           this.concepts.value = [...this.concepts.value, concept].sort((a, b) => (a.key < b.key ? -1 : 1));
           learn([concept]);

@@ -143,16 +143,20 @@ function OpenWork({ student }: { student: Student }) {
   );
 }
 
-function Happening({ event, zone }: { event: Event; zone: string }) {
+function Late() {
+  return (
+    <span class="quiet late" title="It reached Sightline long after it happened">
+      {" "}
+      entered later
+    </span>
+  );
+}
+
+function Happening({ event, zone, isLate }: { event: Event; zone: string; isLate: boolean }) {
   return (
     <li class={event.effect === "EFFECTIVE" ? "" : "withdrawn"}>
       <time dateTime={event.occurredAt}>{clockOf(event.occurredAt, zone)}</time> <Deed event={event} />
-      {event.isLate && (
-        <span class="quiet late" title="It reached Sightline long after it happened">
-          {" "}
-          entered later
-        </span>
-      )}
+      {isLate && <Late />}
       {event.effect !== "EFFECTIVE" && <span class="tag">{event.effect.toLowerCase()}</span>}
     </li>
   );
@@ -175,10 +179,18 @@ function TimelineView({ student }: { student: Student }) {
       {student.timeline.value.length === 0 && <p class="quiet">Nothing has been recorded in this class.</p>}
       {byDay(student.timeline.value, student.zone.value).map(([day, events]) => (
         <section key={day} aria-label={day}>
-          <h3>{day}</h3>
+          <h3>
+            {day}
+            {events.every((event) => event.isLate) && <Late />}
+          </h3>
           <ol>
             {events.map((event) => (
-              <Happening key={event.id} event={event} zone={student.zone.value} />
+              <Happening
+                key={event.id}
+                event={event}
+                zone={student.zone.value}
+                isLate={event.isLate && !events.every((each) => each.isLate)}
+              />
             ))}
           </ol>
         </section>
