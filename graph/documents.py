@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from inspect import isawaitable
@@ -108,6 +108,7 @@ class Documents:
         self.tally = Tally()
         self._plans: OrderedDict[tuple[str, str | None], Plan] = OrderedDict()
         self._characters = 0
+        self._unfinished: set[asyncio.Future[ExecutionResult]] = set()
         self._library = Library(trusted, is_closed=only_trusted)
         self._pinned: dict[tuple[str, str | None], Plan] = {}  # of trusted documents: never dropped
         for document in trusted:
@@ -253,11 +254,27 @@ class Documents:
             shown = compiled.shown(executor.root_value) if compiled else None
             if shown is None:
                 self.tally.reference += 1
-                return execute_subscription_event(executor)
+                result = execute_subscription_event(executor)
+                return self._to_its_end(result) if isawaitable(result) else result
             self.tally.compiled += 1
             return ExecutionResult(shown, None)
 
         return deliver
+
+    async def _to_its_end(self, execution: Awaitable[ExecutionResult]) -> ExecutionResult:
+        """Execute one message, and finish it for nobody when its listener leaves meanwhile.
+
+        graphql-core, cancelled, leaves coroutines behind that were never awaited.
+        """
+        going_on = asyncio.ensure_future(execution)
+        self._unfinished.add(going_on)
+        going_on.add_done_callback(self._unfinished.discard)
+        return await asyncio.shield(going_on)
+
+    async def settle(self) -> None:
+        """Wait until messages whose listeners have left are executed: then nobody uses the pool for them."""
+        while self._unfinished:
+            await asyncio.wait(set(self._unfinished))
 
     def _parse(self, text: str) -> DocumentNode:
         if len(text) > CHARACTERS_MAX:

@@ -135,6 +135,7 @@ class GraphQLSockets:
         async with self._changed:
             await self._changed.wait_for(lambda: not self.open)
         await self.engine.audiences.mover.settle()
+        await self.documents.settle()
 
     async def wait_until_open(self, count: int) -> None:
         """Wait until no more than `count` sockets are open; for tests and for draining."""

@@ -63,14 +63,47 @@ class Query:
             return str(await connection.fetchval("select pg_sleep(1.5) /* patience */"))
 
 
+BEGUN, RELEASED, FINISHED = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+
+@strawberry.type
+class Slow:
+    """A message that takes its time to be written."""
+
+    @strawberry.field
+    async def word(self) -> str:
+        BEGUN.set()
+        await RELEASED.wait()
+        FINISHED.set()
+        return "late"
+
+
 @strawberry.type
 class Subscription:
-    """Nothing of note."""
+    """One message."""
 
     @strawberry.subscription
     @allow(*PEOPLE)
-    async def none(self) -> AsyncGenerator[int, None]:
-        yield 1
+    async def none(self) -> AsyncGenerator[Slow, None]:
+        yield Slow()
+
+
+async def test_a_message_whose_listener_leaves_is_executed_to_its_end() -> None:
+    documents = Documents(strawberry.Schema(Query, subscription=Subscription))
+    now = datetime.now(UTC)
+    engine = Engine(clock=lambda: now, pool=None, recorder=None, wake=None, live=None)  # type: ignore[arg-type] # asked of nothing
+    listener = Viewer(1, "t1", frozenset({Role.TEACHER}), now + timedelta(hours=1))
+    plan = documents.plan("subscription { none { word } }", None)
+    hearing = asyncio.ensure_future(anext(documents.subscribe(plan, {}, begin(engine, listener, "c1"))))
+    await BEGUN.wait()
+
+    hearing.cancel()
+    await asyncio.wait({hearing})
+    RELEASED.set()
+    await documents.settle()
+
+    assert hearing.cancelled()
+    assert FINISHED.is_set()
 
 
 async def test_a_stopped_operation_cancels_its_statements_and_gives_its_connections_back(pool: "Pool") -> None:
