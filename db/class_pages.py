@@ -283,6 +283,8 @@ PAGES = {
     ("Classroom", "concepts"): CONCEPTS_ORDER,
 }
 """The lists among them."""
+LOGS = {("Dashboard", "recentActivity")}
+"""Those that read the log of events."""
 HELD = {("Dashboard", "atRisk"), ("Classroom", "riskFlags")}
 """Those that are made of flags alone: they are written under the class's lock, and its number moves with them. Where
 names and roles of students are shown beside, the roster has a say, and they are read each time."""

@@ -16,14 +16,15 @@ import pytest
 
 from db import class_pages, student_pages
 from db.pages import ASKS_MAX
-from db.pool import Pool
+from db.pool import STATEMENTS_MAX, Pool, lent, open_pool
 from graph.answers import Answer
 from graph.documents import Documents, Plan
-from graph.pages import PageRead
+from graph.pages import LOGS_MAX, STATEMENT_BYTES_MAX, PageRead
 from graph.request import Engine, begin
 from graph.schema import schema
 from graph.together import ROUNDS_MAX
 from rules.access import Role, Scope, Viewer
+from tests.bench.orders import READS
 from tests.graph.compiled_cases import Dice
 from tests.graph.page_cases import KEYS, Case, open_school
 from tests.rows.district import NOW, open_district
@@ -146,10 +147,66 @@ def test_what_the_live_page_asks_of_a_class_and_a_student_is_read_at_once(name: 
     assert isinstance(query.read, PageRead)
 
 
-def test_a_selection_whose_statement_no_connection_would_keep_is_the_reference_executors() -> None:
-    many = " ".join(f"p{n}: timeline(first: {n + 1}) {{ nodes {{ id effect seq source }} }}" for n in range(12))
+@pytest.mark.parametrize("name", READS)
+def test_what_the_bench_reads_is_read_at_once(name: str) -> None:
+    query = Documents(schema).plan(READS[name], None).query
 
-    assert Documents(schema).plan(f"query ($id: ID!) {{ student(id: $id) {{ {many} }} }}", None).query is None
+    assert query is not None
+    assert isinstance(query.read, PageRead)
+
+
+@pytest.mark.parametrize(("count", "is_compiled"), [(LOGS_MAX, True), (LOGS_MAX + 1, False)])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "query ($id: ID!) {{ student(id: $id) {{ {} }} }}",
+        "query ($id: ID!) {{ student(id: $id) {{ ...S }} }} fragment S on Student {{ {} }}",
+    ],
+)
+def test_more_lists_of_events_than_a_plan_may_hold_are_the_reference_executors(
+    document: str, count: int, is_compiled: bool
+) -> None:
+    many = " ".join(f"p{n}: timeline(first: {n + 1}) {{ nodes {{ id }} }}" for n in range(count))
+
+    assert (Documents(schema).plan(document.format(many), None).query is not None) is is_compiled
+
+
+def test_recent_activity_of_dashboards_is_counted_together() -> None:
+    many = " ".join(
+        f"p{n}: dashboard {{ recentActivity(first: {n + 1}) {{ nodes {{ studentId }} }} }}" for n in range(LOGS_MAX + 1)
+    )
+
+    assert Documents(schema).plan(f"query ($id: ID!) {{ classroom(id: $id) {{ {many} }} }}", None).query is None
+
+
+def test_a_selection_whose_statement_is_longer_than_a_plan_may_be_is_the_reference_executors() -> None:
+    def planned(count: int) -> Plan:
+        many = " ".join(f"p{n}: mastery(first: {n + 1}) {{ nodes {{ score }} }}" for n in range(count))
+        return Documents(schema).plan(f"query ($id: ID!) {{ student(id: $id) {{ {many} }} }}", None)
+
+    assert len(statement_of(planned(5))) <= STATEMENT_BYTES_MAX
+    assert planned(20).query is None
+
+
+async def test_a_connection_keeps_so_many_plans_and_no_more_however_many_documents_are_asked(
+    database_url: str, pool: Pool
+) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    admin, asked_of = viewers(district.tenant, 0)["admin"], "select count(*) from pg_prepared_statements"
+    alone = await open_pool(database_url, size_max=1, size_idle=1)
+    try:
+        for number in range(STATEMENTS_MAX + 5):
+            plan = documents.plan(f"query ($id: ID!) {{ student(id: $id) {{ k{number}: key }} }}", None)
+            await asked(documents, plan, {"id": "s0"}, admin, alone)
+
+        async with lent(alone) as connection:
+            kept = await connection.fetchval(asked_of)
+    finally:
+        await alone.close()
+        engine_on.cache_clear()
+
+    assert documents.tally.compiled == STATEMENTS_MAX + 5
+    assert kept <= STATEMENTS_MAX
 
 
 @pytest.mark.feature("000-17", "000-18")
