@@ -30,7 +30,9 @@ WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (docs/architec
 # Python for each, a tenth of a worker's CPU. Our arrays are lists and tuples; another container is refused as no array.
 protocol.IterableABC = (list, tuple)
 
-TOO_SLOW = (TimeoutError, asyncpg.QueryCanceledError)
+CANCELLED = (asyncpg.QueryCanceledError,)
+"""A statement that took all the time it may, of a server that is well."""
+TOO_SLOW = (TimeoutError, *CANCELLED)
 """A statement that took longer than it may; where the server is away a TimeoutError too."""
 
 LOST = (

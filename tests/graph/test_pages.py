@@ -3,8 +3,6 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -22,7 +20,6 @@ from graph.documents import Documents, Plan
 from graph.pages import LOGS_MAX, STATEMENT_BYTES_MAX, PageRead
 from graph.request import Engine, begin
 from graph.schema import schema
-from graph.together import ROUNDS_MAX
 from rules.access import Role, Scope, Viewer
 from tests.bench.orders import READS
 from tests.graph.compiled_cases import Dice
@@ -258,62 +255,6 @@ async def test_a_statement_that_fails_by_itself_fails_nobody(pool: Pool, flaw: s
     assert b'"key":"8a"' in written(answers[0])
     assert written(answers[1]) == written(await asked(documents, replace(plan, query=None), {"id": id}, admin, pool))
     assert documents.tally.compiled == 0
-
-
-async def test_a_store_that_is_away_is_told_to_each(pool: Pool) -> None:
-    documents, district = Documents(schema), await open_school(pool)
-    admin = viewers(district.tenant, 0)["admin"]
-
-    def away(**_: Any) -> Any:
-        raise ConnectionRefusedError("10.0.0.7")
-
-    broken = type("Broken", (), {"acquire": staticmethod(away)})()
-
-    answers = await asyncio.gather(
-        *(asked(documents, documents.plan(DASHBOARD, None), {"id": id}, admin, broken) for id in ("7b", "8a"))
-    )
-
-    assert [answer.codes for answer in answers] == [{"UNAVAILABLE"}, {"UNAVAILABLE"}]
-    assert not any(b"10.0.0.7" in written(answer) for answer in answers)
-
-
-async def test_who_waits_behind_a_server_that_says_nothing_is_told_with_those_before_them(pool: Pool) -> None:
-    documents, district = Documents(schema), await open_district(pool)
-    admin, silent = viewers(district.tenant, 0)["admin"], Silent()
-    plan = documents.plan(DASHBOARD, None)
-    readers = []
-    for id in ("7b", "8a", "9c", "10d"):
-        readers.append(asyncio.create_task(asked(documents, plan, {"id": id}, admin, silent)))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)  # the first rounds have begun, and the others gather
-
-    silent.over.set()
-    answers = await asyncio.gather(*readers)
-
-    assert [answer.codes for answer in answers] == [{"UNAVAILABLE"}] * 4
-    assert silent.asked == ROUNDS_MAX  # nobody waited for a silence of their own
-
-
-class Silent:
-    """A pool of which no connection says anything until it is given up."""
-
-    def __init__(self) -> None:
-        self.over, self.asked = asyncio.Event(), 0
-
-    @asynccontextmanager
-    async def acquire(self, *, timeout: float) -> AsyncIterator[Any]:  # noqa: ASYNC109 - asyncpg's own signature
-        """Lend a connection that gives up in the end."""
-        self.asked += 1
-        yield self
-
-    async def execute(self, _statement: str, *, timeout: float) -> None:  # noqa: ASYNC109 - asyncpg's own signature
-        """BEGIN, and no answer."""
-        await self.over.wait()
-        raise TimeoutError
-
-    def is_closed(self) -> bool:
-        """Nothing is left to be ended."""
-        return True
 
 
 async def test_a_reader_who_leaves_takes_nothing_from_the_others(pool: Pool) -> None:
