@@ -6,6 +6,7 @@ from contextvars import Context as Surroundings
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from time import monotonic
 from typing import TypeAlias
 
 from db.pages import ASKS_MAX, SETTINGS, Ask, Found, read_pages, whole
@@ -14,12 +15,14 @@ from graph.kept import Kept, Lists
 
 ROUNDS_MAX = 2  # of one tenant under way: one is read while the other is answered
 STATEMENTS_MAX = 8  # in one round
+PATIENCE_SECONDS = 0.25  # who waited longer behind a round that got no connection, or no word, is told with it
 
 
 @dataclass(slots=True)
 class _Asked:
     """One ask that waits, and all who wait for its answer: each alone, so that whoever leaves takes nothing along."""
 
+    since: float  # monotonic seconds
     answers: "list[asyncio.Future[Found | None]]" = field(default_factory=list)
 
     def tell(self, outcome: Found | Exception | None) -> None:
@@ -72,7 +75,7 @@ class Together:
         asks = line.waiting.setdefault(statement, {})
         asked = asks.get(ask)
         if asked is None:
-            asked = asks[ask] = _Asked()
+            asked = asks[ask] = _Asked(monotonic())
         answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
         asked.answers.append(answer)
         self._go_on(line)
@@ -114,8 +117,7 @@ class Together:
         except Exception as error:
             # asyncpg's word for a value that it cannot send is one of both: that is no failure of the server.
             is_away = isinstance(error, LOST) and not isinstance(error, ValueError)
-            # Who waits behind a server that says nothing has waited as long, and would wait as long again.
-            waited = list(_each(_taken(line))) if isinstance(error, TimeoutError) else []
+            waited = _given_up(line) if isinstance(error, TimeoutError) else []
             for asked in (*_each(taken), *waited):
                 # One ask that no statement takes must not fail its neighbours: each is then read by itself.
                 asked.tell(error if is_away else None)
@@ -156,9 +158,20 @@ def _put_back(line: _Line, left: Taken) -> None:
     """Let those of a round whom nothing was asked for be the first of the next one."""
     for statement, asks in left.items():
         for ask, behind in line.waiting.pop(statement, {}).items():
-            asks.setdefault(ask, _Asked()).answers.extend(behind.answers)
+            asks.setdefault(ask, _Asked(behind.since)).answers.extend(behind.answers)
     line.waiting = {**left, **line.waiting}
     left.clear()
+
+
+def _given_up(line: _Line) -> list[_Asked]:
+    """Take those from the line who have waited long; the others came when the silence may have been over."""
+    given_up, now = [], monotonic()
+    for statement, asks in list(line.waiting.items()):
+        late = [ask for ask, asked in asks.items() if now - asked.since > PATIENCE_SECONDS]
+        given_up += [asks.pop(ask) for ask in late]
+        if not asks:
+            del line.waiting[statement]
+    return given_up
 
 
 def _each(taken: Taken) -> Iterator[_Asked]:

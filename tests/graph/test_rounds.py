@@ -8,13 +8,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from db.pool import Pool
+from db.pool import Pool, lent, open_pool
 from graph.documents import Documents
 from graph.schema import schema
 from graph.together import ROUNDS_MAX
 from server.app import excuse
 from tests.graph.page_cases import open_school
-from tests.graph.test_pages import DASHBOARD, PAGE, asked, viewers, written
+from tests.graph.test_pages import DASHBOARD, PAGE, asked, engine_on, viewers, written
 from tests.rows.district import open_district
 
 FLAGS = "query ($id: ID!) { classroom(id: $id) { riskFlags { nodes { reason } } } }"
@@ -38,8 +38,9 @@ async def test_a_store_that_is_away_is_told_to_each(pool: Pool) -> None:
 
 
 async def test_who_has_waited_long_behind_a_server_that_says_nothing_is_told_with_those_before_them(
-    pool: Pool,
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("graph.together.PATIENCE_SECONDS", 0.0)
     documents, district = Documents(schema), await open_district(pool)
     admin, silent = viewers(district.tenant, 0)["admin"], Silent()
     plan = documents.plan(DASHBOARD, None)
@@ -130,3 +131,29 @@ async def test_who_asks_again_for_what_was_put_back_is_answered_with_the_first(
     assert [answer.codes for answer in answers] == [{"UNAVAILABLE"}, set()] * 3
     assert written(answers[1]) == written(answers[3])
     assert documents.tally.compiled == 3
+
+
+@pytest.mark.parametrize(("patience", "is_read"), [(0.0, False), (5.0, True)])
+async def test_a_full_pool_is_told_to_who_waited_long_and_not_to_who_has_just_come(
+    database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch, patience: float, is_read: bool
+) -> None:
+    monkeypatch.setattr("db.pool.ACQUIRE_SECONDS", 0.2)
+    monkeypatch.setattr("graph.together.PATIENCE_SECONDS", patience)
+    documents, district = Documents(schema, excuse=excuse), await open_school(pool)
+    admin, plan = viewers(district.tenant, 0)["admin"], documents.plan(DASHBOARD, None)
+    small = await open_pool(database_url, size_max=1, size_idle=1)
+    readers = []
+    try:
+        async with lent(small):
+            for id in ("7b", "8a", "7b"):
+                readers.append(asyncio.create_task(asked(documents, plan, {"id": id}, admin, small)))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # two rounds wait for a connection, and the third reader for a round
+            told = [await reader for reader in readers[:ROUNDS_MAX]]
+        last = await readers[-1]
+    finally:
+        await small.close()
+        engine_on.cache_clear()
+
+    assert [answer.codes for answer in told] == [{"UNAVAILABLE"}] * ROUNDS_MAX
+    assert (last.codes, documents.tally.compiled) == ((set(), 1) if is_read else ({"UNAVAILABLE"}, 0))
