@@ -26,7 +26,6 @@ from db.written import (
     numbered_word,
     text,
     truth,
-    word,
 )
 from rules.kinds import CORRECTION_KINDS, Kind
 from rules.policy import DEFAULT_POLICY, MILLION
@@ -102,7 +101,7 @@ FIELDS: Fields = {
     "Concept": boards.FIELDS["Concept"],
     "ClassroomPolicy": {
         "version": f"coalesce(p.version, {DEFAULT_POLICY.version})",
-        "model": word(boards.MODEL),
+        "model": boards.MODEL,
         "recentPercent": f"coalesce(p.recent_percent, {DEFAULT_POLICY.recent_percent})",
         "successThreshold": number(f"coalesce(p.success_threshold, {DEFAULT_POLICY.success_threshold})", MILLION),
         "masteryThreshold": number(f"coalesce(p.mastery_threshold, {DEFAULT_POLICY.mastery_threshold})", MILLION),

@@ -13,9 +13,11 @@ import msgspec
 import pytest
 
 from db import class_pages, student_pages
+from db.boards import CONCEPT_KINDS
 from db.pages import ASKS_MAX
 from db.pool import STATEMENTS_MAX, Pool, lent, open_pool
 from graph.answers import Answer
+from graph.catalog_reads import ConceptKind
 from graph.documents import Documents, Plan
 from graph.pages import LOGS_MAX, STATEMENT_BYTES_MAX, PageRead
 from graph.request import Engine, begin
@@ -222,6 +224,36 @@ async def test_whoever_asks_at_the_same_moment_is_read_by_one_statement_and_judg
     assert [found and found["key"] for found in seen] == [
         *("7b", "8a"), *("7b", None), *(None, "8a"), *("7b", None), *("7b", "8a"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{ student(id: "s0") { mastery { nodes { concept { kind } } } } }',
+        '{ student(id: "s0") { mastery(classroomId: "7b") { nodes { model } } } }',
+        '{ classroom(id: "7b") { concepts { nodes { kind } } } }',
+        '{ classroom(id: "7b") { policy { model } } }',
+        """query ($id: ID!) { classroom(id: $id) { roster { nodes {
+            student { mastery(classroomId: $id) { nodes { model concept { kind } } } }
+        } } } }""",
+    ],
+)
+async def test_a_word_of_a_newer_release_is_the_reference_executors(pool: Pool, text: str) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    plan, admin = documents.plan(text, None), viewers(district.tenant, 0)["admin"]
+    for change in ("concept set kind = 'SKILL'", "classroom_policy set model = 'NEWER'"):
+        await district.run(f"update {change} where tenant = $1")
+
+    ours = await asked(documents, plan, {"id": "7b"}, admin, pool)
+    theirs = await asked(documents, replace(plan, query=None), {"id": "7b"}, admin, pool)
+
+    assert plan.query is not None
+    assert written(ours) == written(theirs)
+    assert documents.tally.compiled == 0
+
+
+def test_the_words_that_sql_knows_are_those_of_the_schema() -> None:
+    assert set(CONCEPT_KINDS) == {kind.name for kind in ConceptKind}
 
 
 @pytest.mark.feature("000-18", "000-19")
