@@ -256,6 +256,20 @@ def test_the_words_that_sql_knows_are_those_of_the_schema() -> None:
     assert set(CONCEPT_KINDS) == {kind.name for kind in ConceptKind}
 
 
+@pytest.mark.parametrize("selected", ["nodes { studentId }", "pageInfo { endCursor }", "pageInfo { startCursor }"])
+async def test_a_student_at_risk_of_no_overall_severity_is_in_no_list_of_either_path(pool: Pool, selected: str) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    admin = viewers(district.tenant, 0)["admin"]
+    plan = documents.plan(f'{{ classroom(id: "7b") {{ dashboard {{ atRisk {{ {selected} }} }} }} }}', None)
+    await district.run("update risk_flag set overall = null where tenant = $1")
+
+    ours = await asked(documents, plan, {}, admin, pool)
+    theirs = await asked(documents, replace(plan, query=None), {}, admin, pool)
+
+    assert plan.query is not None
+    assert written(ours) == written(theirs)
+
+
 @pytest.mark.feature("000-18", "000-19")
 async def test_a_student_page_is_one_statement_and_stops_with_the_right_to_see_it(pool: Pool) -> None:
     documents, district = Documents(schema), await open_school(pool)
