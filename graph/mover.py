@@ -45,6 +45,14 @@ class Mover:
         # What is read or executed for it at this moment comes to its end, unheard: graphql-core, cancelled, leaves
         # coroutines behind that were never awaited.
 
+    async def settle(self) -> None:
+        """Wait until all that is read at this moment has come to its end: then nobody uses the pool for an audience.
+
+        Bounded by the limits of statements; what waits for Postgres with nobody listening gives up at its next try.
+        """
+        while self._workers:
+            await asyncio.wait(list(self._workers.values()))
+
     def _wait_for(self, audience: "Audience") -> None:
         audience.timer = None
         kind = audience.feed.kind if audience.voice.is_plain else None

@@ -128,12 +128,13 @@ class GraphQLSockets:
                 socket.close(code, reason)
 
     async def shut(self) -> None:
-        """Close every socket with 1012, so that clients come back, and wait until all are gone."""
+        """Close every socket with 1012, so that clients come back, and wait until all are gone and nothing is read."""
         self._is_closing = True
         for socket in self.open:
             socket.close(Close.RESTARTING, "Service restarting")
         async with self._changed:
             await self._changed.wait_for(lambda: not self.open)
+        await self.engine.audiences.mover.settle()
 
     async def wait_until_open(self, count: int) -> None:
         """Wait until no more than `count` sockets are open; for tests and for draining."""

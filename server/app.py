@@ -202,9 +202,11 @@ def past_routing(routed: Starlette) -> ASGIApp:
 
     Routing cost a recorded event a twentieth of its CPU, and keeps seven frames alive for each socket.
     """
-    (graphql,) = (route.app for route in routed.routes if isinstance(route, Route) and route.path == "/graphql")
-    (sockets,) = (route.app for route in routed.routes if isinstance(route, WebSocketRoute))
-    endpoints: dict[str, ASGIApp] = {"http": graphql, "websocket": sockets}
+    endpoints: dict[str, ASGIApp] = {
+        "http" if isinstance(route, Route) else "websocket": route.app
+        for route in routed.routes
+        if isinstance(route, Route | WebSocketRoute) and route.path == "/graphql"
+    }
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = endpoints.get(scope["type"], routed) if scope.get("path") == "/graphql" else routed

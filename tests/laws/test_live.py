@@ -190,6 +190,7 @@ async def test_snapshot_and_changes_are_the_snapshot_asked_again(pool: Pool, liv
         shown = client.state if client is board else client.standings
         assert shown == again.state
     assert of_student.standings == await asked(desk, "s1")
+    await desk.engine.audiences.mover.settle()  # the loop of this example ends with it
 
 
 async def asked(desk: Desk, student: str) -> dict[Any, Any]:
