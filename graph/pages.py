@@ -20,7 +20,7 @@ from rules.access import Role, Scope, Viewer
 
 # A connection keeps the plan of each statement, and aliases make as many statements as a caller likes.
 STATEMENT_BYTES_MAX = 12 * 1024
-LOGS_MAX = 2  # lists of events in one statement: each is planned over all months of the log, near a megabyte
+LOGS_MAX = 1  # lists of events in one statement: each is planned over all months of the log, near a megabyte
 
 Judge: TypeAlias = Callable[[Viewer, Ask, Found], bool]
 """Whether all that was found is the viewer's to see, by `rules.access`."""
