@@ -88,15 +88,30 @@ class Circle(Generic[Member]):
 
 
 async def renew(circles: Iterable[Circle[Any]]) -> None:
-    """Read the ties of all circles again, in one statement for up to 1,000 of a kind."""
+    """Read the ties of all circles again, in one statement for up to 1,000 of a kind.
+
+    Raises the first error after all others are read: one tenant's statement must not leave another's rights as they
+    were. Only a server that says nothing is not asked again, for it would keep each of them waiting as long.
+    """
+    first_error: Exception | None = None
     kinds: dict[Hashable, list[Circle[Any]]] = defaultdict(list)
     for circle in circles:
         kinds[circle.right.ties.kind].append(circle)
     for of_kind in kinds.values():
         for start in range(0, len(of_kind), KEYS_MAX):
-            some = of_kind[start : start + KEYS_MAX]
-            first = some[0].right.ties
-            began = first.fanout.seconds()
-            found = await first.fanout.renew(first.kind, [circle.right.ties.key for circle in some], first.load)
-            for circle in some:
-                circle.learn(began, found[circle.right.ties.key])
+            try:
+                await _renew_together(of_kind[start : start + KEYS_MAX])
+            except Exception as error:
+                first_error = first_error or error
+                if isinstance(error, TimeoutError):
+                    raise first_error from None
+    if first_error is not None:
+        raise first_error
+
+
+async def _renew_together(circles: Sequence[Circle[Any]]) -> None:
+    first = circles[0].right.ties
+    began = first.fanout.seconds()
+    found = await first.fanout.renew(first.kind, [circle.right.ties.key for circle in circles], first.load)
+    for circle in circles:
+        circle.learn(began, found[circle.right.ties.key])
