@@ -91,9 +91,9 @@ class Audience:
 
     __slots__ = (
         "_audiences",
-        "_circle",
         "_live",
         "_row",
+        "circle",
         "due",
         "feed",
         "heard",
@@ -120,7 +120,7 @@ class Audience:
         self.timer: asyncio.TimerHandle | None = None
         self._audiences = audiences
         self._row = row
-        self._circle = audiences.circle_of(self)
+        self.circle = audiences.circle_of(self)
         self._live = live
         live.enlist(feed.topic, self)
 
@@ -137,7 +137,7 @@ class Audience:
     def seat(self, seat: Seat) -> None:
         """Let somebody sit."""
         self.seats.add(seat)
-        self._circle.admitted_by = UNKNOWN
+        self.circle.admitted_by = UNKNOWN
 
     def unseat(self, seat: Seat) -> None:
         """Let somebody go; the last one closes the audience."""
@@ -197,11 +197,11 @@ class Audience:
         self.heard = order = order_of(place)
         audiences, seats = self._audiences, self.seats
         audiences.written += 1
-        ties = await self._circle.ties()
+        ties = await self.circle.ties()
         for seat in tuple(seats):
             if audiences.turn >= TURN:
                 await audiences.take_turns()
-                ties = await self._circle.ties()
+                ties = await self.circle.ties()
             if seat.heard >= order or seat not in seats:
                 continue
             if seat.judged_by is not ties and not self._admits(seat, ties):

@@ -83,8 +83,9 @@ class Circle(Generic[Member]):
         return await patiently(partial(self.right.ties.read, seconds_max=DELIVERY_RIGHT_SECONDS))
 
     def learn(self, read_at: float, ties: Any) -> None:
-        """Take what was read for all circles."""
-        self._read_at, self._ties = read_at, ties
+        """Take what was read for many circles, unless newer ties are known: the mover reads them too."""
+        if read_at >= self._read_at:
+            self._read_at, self._ties = read_at, ties
 
 
 async def renew(circles: Iterable[Circle[Any]]) -> None:
