@@ -67,13 +67,17 @@ class Circle(Generic[Member]):
         self.members: set[Member] = set()
         self.admitted_by: Any = UNKNOWN
         self._ties: Any = UNKNOWN
-        self._read_at = 0.0
+        self._read_at = right.ties.fanout.seconds()  # as old as the circle, until they are read
 
     @property
     def known(self) -> Any:
         """The ties as fresh as a delivery wants them, or UNKNOWN."""
-        is_fresh = self.right.ties.fanout.seconds() - self._read_at < DELIVERY_RIGHT_SECONDS
-        return self._ties if is_fresh else UNKNOWN
+        return self._ties if self.unread_seconds < DELIVERY_RIGHT_SECONDS else UNKNOWN
+
+    @property
+    def unread_seconds(self) -> float:
+        """How old the ties are."""
+        return self.right.ties.fanout.seconds() - self._read_at
 
     async def ties(self) -> Any:
         """As fresh as a delivery wants them; from memory, nearly always."""
