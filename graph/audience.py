@@ -18,6 +18,7 @@ from db.pool import LOST
 from graph.fanout import UNKNOWN
 from graph.hearing import Feed, Message, Outlet, Voice
 from graph.mover import Mover
+from graph.patience import PATIENCE_SECONDS
 from graph.rights import Circle, renew
 from graph.tokens import Place, StreamName
 from rules.access import Viewer
@@ -91,9 +92,9 @@ class Audience:
 
     __slots__ = (
         "_audiences",
-        "_circle",
         "_live",
         "_row",
+        "circle",
         "due",
         "feed",
         "heard",
@@ -120,7 +121,7 @@ class Audience:
         self.timer: asyncio.TimerHandle | None = None
         self._audiences = audiences
         self._row = row
-        self._circle = audiences.circle_of(self)
+        self.circle = audiences.circle_of(self)
         self._live = live
         live.enlist(feed.topic, self)
 
@@ -137,7 +138,7 @@ class Audience:
     def seat(self, seat: Seat) -> None:
         """Let somebody sit."""
         self.seats.add(seat)
-        self._circle.admitted_by = UNKNOWN
+        self.circle.admitted_by = UNKNOWN
 
     def unseat(self, seat: Seat) -> None:
         """Let somebody go; the last one closes the audience."""
@@ -197,11 +198,11 @@ class Audience:
         self.heard = order = order_of(place)
         audiences, seats = self._audiences, self.seats
         audiences.written += 1
-        ties = await self._circle.ties()
+        ties = await self.circle.ties()
         for seat in tuple(seats):
             if audiences.turn >= TURN:
                 await audiences.take_turns()
-                ties = await self._circle.ties()
+                ties = await self.circle.ties()
             if seat.heard >= order or seat not in seats:
                 continue
             if seat.judged_by is not ties and not self._admits(seat, ties):
@@ -285,14 +286,34 @@ class Audiences:
                 # As fresh as a delivery wants them: then no message waits for the ties of its class to be read.
                 await renew(list(self._circles.values()))
             except Exception as error:  # the round must go on; nothing is told of what cannot be judged
-                if not isinstance(error, LOST):
-                    log.error("rights_unread type=%s", type(error).__name__, extra={"error_type": type(error).__name__})
+                _log(error)
             for circle in tuple(self._circles.values()):
-                ties = circle.known
-                if ties is not UNKNOWN and ties is not circle.admitted_by:
-                    circle.admitted_by = ties
-                    for audience in tuple(circle.members):
-                        audience.judge(ties)
+                try:
+                    _judge(circle)
+                except Exception as error:
+                    _log(error)
+                    _send_on_alone(circle)
+
+
+def _judge(circle: Circle[Audience]) -> None:
+    ties = circle.known
+    if ties is not UNKNOWN and ties is not circle.admitted_by:
+        circle.admitted_by = ties
+        for audience in tuple(circle.members):
+            audience.judge(ties)
+    elif circle.unread_seconds >= PATIENCE_SECONDS:
+        _send_on_alone(circle)
+
+
+def _send_on_alone(circle: Circle[Audience]) -> None:
+    """Let each be judged by itself, and end where it cannot be."""
+    for audience in tuple(circle.members):
+        audience.close()
+
+
+def _log(error: Exception) -> None:
+    if not isinstance(error, LOST):
+        log.error("rights_unread type=%s", type(error).__name__, extra={"error_type": type(error).__name__})
 
 
 def order_of(place: Place) -> tuple[int, int, str, str]:

@@ -11,8 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from db.pool import LOST
-from graph.fanout import TOGETHER_MAX
+from graph.fanout import TOGETHER_MAX, UNKNOWN
 from graph.patience import patiently
+from graph.rights import renew
 
 if TYPE_CHECKING:
     from graph.audience import Audience
@@ -55,8 +56,7 @@ class Mover:
 
     def _wait_for(self, audience: "Audience") -> None:
         audience.timer = None
-        kind = audience.feed.kind if audience.voice.is_plain else None
-        kind = audience if kind is None else kind
+        kind = _kind_of(audience)
         self._waiting.setdefault(kind, {})[audience] = None
         if kind not in self._workers:
             self._workers[kind] = asyncio.create_task(self._work(kind))
@@ -66,31 +66,72 @@ class Mover:
         try:
             while waiting:
                 batch = _taken(waiting)
-                if batch:
-                    await self._move(batch)
+                try:
+                    if batch:
+                        await self._move(batch)
+                except LOST:
+                    # Who waits behind a Postgres that is away has waited as long, and would wait as long again.
+                    _send_on_alone(waiting)
         finally:
             del self._waiting[kind], self._workers[kind]
+            _send_on_alone(waiting)  # an end from below: nobody reads for these any more
 
     async def _move(self, batch: "Sequence[Audience]") -> None:
-        """Let each of a batch hear its page."""
-        told: dict[Hashable, Any] = {}
+        """Let each of a batch hear its page; who has not when this ends goes on alone. Raises LOST."""
         try:
-            first, feeds = batch[0].feed, [audience.feed for audience in batch]
-            is_wanted = partial(_is_wanted, batch)
-            pages = await patiently(partial(first.read, feeds), while_=is_wanted)
+            await self._let_hear(batch, await _read(batch))
+        except LOST:
+            raise
         except Exception as error:
+            if len(batch) == 1:
+                batch[0].close(error)
+                return
+            # What is wrong with one class, or slow for many at once, must not end the streams of the others.
             for audience in batch:
-                _fail(audience, error)
-            return
+                if audience.is_moving:
+                    await self._move([audience])
+        finally:
+            for audience in batch:
+                if audience.is_moving:  # it would hear nothing any more
+                    audience.close()
+
+    async def _let_hear(self, batch: "Sequence[Audience]", pages: Sequence[Any]) -> None:
+        told: dict[Hashable, Any] = {}
         for audience, page in zip(batch, pages, strict=True):
             is_more = False
             try:
                 is_more = await audience.hear(page, told)
+            except LOST:
+                raise
             except Exception as error:
-                _fail(audience, error)
+                audience.close(error)
             audience.is_moving = False
             if audience.is_open and (is_more or audience.is_rung):
                 self.ring(audience)
+
+
+async def _read(batch: "Sequence[Audience]") -> Sequence[Any]:
+    """A page for each of a batch; the ties that are too old to judge who hears it are read for all of them too."""
+    is_wanted = partial(_is_wanted, batch)
+    feeds = [audience.feed for audience in batch]
+    pages: Sequence[Any] = await patiently(partial(feeds[0].read, feeds), while_=is_wanted)
+    stale = {audience.circle for audience in batch if audience.circle.known is UNKNOWN}
+    if len(stale) > 1:  # one by one, each audience would wait for those before it
+        await patiently(partial(renew, stale), while_=is_wanted)
+    return pages
+
+
+def _send_on_alone(waiting: "dict[Audience, None]") -> None:
+    """Let each go on as patiently as without an audience."""
+    for audience in tuple(waiting):
+        audience.close()
+    waiting.clear()
+
+
+def _kind_of(audience: "Audience") -> Hashable:
+    """Those of one kind are read together; an audience that cannot be is a kind of its own."""
+    kind = audience.feed.kind if audience.voice.is_plain else None
+    return audience if kind is None else kind
 
 
 def _taken(waiting: "dict[Audience, None]") -> "list[Audience]":
@@ -110,8 +151,3 @@ def _taken(waiting: "dict[Audience, None]") -> "list[Audience]":
 
 def _is_wanted(batch: "Sequence[Audience]") -> bool:
     return any(audience.is_open for audience in batch)
-
-
-def _fail(audience: "Audience", error: Exception) -> None:
-    """Close what cannot go on: each goes on alone, as patiently as without it, or ends with what was wrong."""
-    audience.close(None if isinstance(error, LOST) else error)

@@ -60,13 +60,21 @@ class Patrol:
             for tenant, topics in tenants.items():
                 try:
                     moved, is_new_life = await self._moved(engine, tenant, topics)
+                    self._tell(engine, tenant, topics, moved=moved, is_new_life=is_new_life)
                 except Exception as error:  # the next round finds it: what moves meanwhile has another number
                     if not isinstance(error, LOST):
                         name = type(error).__name__
                         log.error("numbers_unread type=%s", name, extra={"error_type": name})
-                    continue
-                engine.live.remind(moved)
-                engine.live.ring(topics if is_new_life else (topic for topic in topics if topic[1] not in NUMBERED))
+
+    def _tell(
+        self, engine: "Engine", tenant: int, topics: Sequence[Topic], *, moved: dict[Topic, Hashable], is_new_life: bool
+    ) -> None:
+        try:
+            engine.live.remind(moved)
+            engine.live.ring(topics if is_new_life else (topic for topic in topics if topic[1] not in NUMBERED))
+        except Exception:
+            del self._epochs[tenant]  # nobody knows how far this came: the next round rings for all
+            raise
 
     async def _moved(
         self, engine: "Engine", tenant: int, topics: Sequence[Topic]
@@ -82,18 +90,20 @@ class Patrol:
         async with tenant_transaction(engine.pool, tenant, read_only=True) as connection:
             epoch, seq = await changes.numbers_of_tenant(connection, tenant)
             is_new_life = self._epochs.get(tenant) != epoch  # restored: every number means something else
-            if is_new_life:
-                self._epochs[tenant] = epoch
-                self._known = {topic: number for topic, number in self._known.items() if topic[0] != tenant}
+            before = {} if is_new_life else self._known
             for some in _parts(keys["classroom"]):
-                known = {key: self._known.get((tenant, "classroom", key), NEVER) for key in some}
+                known = {key: before.get((tenant, "classroom", key), NEVER) for key in some}
                 classes = await changes.numbers_of_classrooms(connection, tenant, known)
                 found |= {(tenant, "classroom", key): numbers for key, numbers in classes.items()}
             for some in _parts(keys["student"]):
                 students = await changes.numbers_of_students(connection, tenant, some)
                 found |= {(tenant, "student", key): number for key, number in students.items()}
         found |= {(tenant, "recorded", key): seq for key in keys["recorded"]}
-        moved = {topic: numbers for topic, numbers in found.items() if self._known.get(topic) != numbers}
+        moved = {topic: numbers for topic, numbers in found.items() if before.get(topic) != numbers}
+        # Only now that all is read: a round that failed halfway must find the restore again.
+        if is_new_life:
+            self._epochs[tenant] = epoch
+            self._known = {topic: number for topic, number in self._known.items() if topic[0] != tenant}
         # Whoever left meanwhile is not remembered.
         self._known.update({topic: numbers for topic, numbers in moved.items() if topic in self._followed})
         return moved, is_new_life

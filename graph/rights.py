@@ -67,13 +67,17 @@ class Circle(Generic[Member]):
         self.members: set[Member] = set()
         self.admitted_by: Any = UNKNOWN
         self._ties: Any = UNKNOWN
-        self._read_at = 0.0
+        self._read_at = right.ties.fanout.seconds()  # as old as the circle, until they are read
 
     @property
     def known(self) -> Any:
         """The ties as fresh as a delivery wants them, or UNKNOWN."""
-        is_fresh = self.right.ties.fanout.seconds() - self._read_at < DELIVERY_RIGHT_SECONDS
-        return self._ties if is_fresh else UNKNOWN
+        return self._ties if self.unread_seconds < DELIVERY_RIGHT_SECONDS else UNKNOWN
+
+    @property
+    def unread_seconds(self) -> float:
+        """How old the ties are."""
+        return self.right.ties.fanout.seconds() - self._read_at
 
     async def ties(self) -> Any:
         """As fresh as a delivery wants them; from memory, nearly always."""
@@ -83,20 +87,36 @@ class Circle(Generic[Member]):
         return await patiently(partial(self.right.ties.read, seconds_max=DELIVERY_RIGHT_SECONDS))
 
     def learn(self, read_at: float, ties: Any) -> None:
-        """Take what was read for all circles."""
-        self._read_at, self._ties = read_at, ties
+        """Take what was read for many circles, unless newer ties are known: the mover reads them too."""
+        if read_at >= self._read_at:
+            self._read_at, self._ties = read_at, ties
 
 
 async def renew(circles: Iterable[Circle[Any]]) -> None:
-    """Read the ties of all circles again, in one statement for up to 1,000 of a kind."""
+    """Read the ties of all circles again, in one statement for up to 1,000 of a kind.
+
+    Raises the first error after all others are read: one tenant's statement must not leave another's rights as they
+    were. Only a server that says nothing is not asked again, for it would keep each of them waiting as long.
+    """
+    first_error: Exception | None = None
     kinds: dict[Hashable, list[Circle[Any]]] = defaultdict(list)
     for circle in circles:
         kinds[circle.right.ties.kind].append(circle)
     for of_kind in kinds.values():
         for start in range(0, len(of_kind), KEYS_MAX):
-            some = of_kind[start : start + KEYS_MAX]
-            first = some[0].right.ties
-            began = first.fanout.seconds()
-            found = await first.fanout.renew(first.kind, [circle.right.ties.key for circle in some], first.load)
-            for circle in some:
-                circle.learn(began, found[circle.right.ties.key])
+            try:
+                await _renew_together(of_kind[start : start + KEYS_MAX])
+            except Exception as error:
+                first_error = first_error or error
+                if isinstance(error, TimeoutError):
+                    raise first_error from None
+    if first_error is not None:
+        raise first_error
+
+
+async def _renew_together(circles: Sequence[Circle[Any]]) -> None:
+    first = circles[0].right.ties
+    began = first.fanout.seconds()
+    found = await first.fanout.renew(first.kind, [circle.right.ties.key for circle in circles], first.load)
+    for circle in circles:
+        circle.learn(began, found[circle.right.ties.key])

@@ -22,7 +22,20 @@ from rules.evidence import Kind, LearningEvent
 from tests.graph.toy import heard, subscribe
 from tests.rows.reading import CountingPool
 from tests.support.events import graded
-from tests.support.listening import DOCUMENTS, EVENTS, MASTERY, NOW, RISK, Desk, Listener, Room, open_desk, served
+from tests.support.listening import (
+    DOCUMENTS,
+    EVENTS,
+    MASTERY,
+    NOW,
+    RISK,
+    Desk,
+    Room,
+    begun,
+    open_desk,
+    seated,
+    served,
+    standing_of,
+)
 
 NAMED = """subscription ($key: ID!, $after: String) { masteryChanged(classroomId: $key, after: $after) {
     kind resumeToken student { key displayName } mastery { concept { key } score } } }"""
@@ -43,19 +56,6 @@ def counted(desk: Desk) -> Iterator[dict[str, int]]:
     yield found
     found["written"], found["handed"] = audiences.written - written, audiences.handed - handed
     found["executed"] = tally.compiled + tally.reference - executed
-
-
-async def seated(desk: Desk, count: int) -> None:
-    """Wait until so many subscribers sit in audiences."""
-    async with asyncio.timeout(10):
-        while desk.engine.audiences.seated < count:  # noqa: ASYNC110 - taking a seat rings no bell, for nobody else waits for it
-            await asyncio.sleep(0.01)
-
-
-async def begun(*listeners: Listener) -> None:
-    """Hear READY."""
-    for listener in listeners:
-        assert (await listener.message())["kind"] == "READY"
 
 
 def assigned(student: str, number: int) -> LearningEvent:
@@ -279,11 +279,6 @@ async def test_many_classes_that_move_at_once_are_read_together_and_each_is_told
     for group in listeners.values():
         for listener in group:
             await listener.close()
-
-
-def standing_of(message: Any) -> tuple[str, str, int]:
-    """Whose standing in which class, after how much evidence."""
-    return message["studentId"], message["mastery"]["classroomId"], message["mastery"]["evidenceCount"]
 
 
 @pytest.mark.feature("000-18", "003-43")

@@ -315,3 +315,21 @@ async def open_desk(pool: Pool, live: Live, *, students: tuple[str, ...] = ("s1"
     for student in students:
         await district.enroll(student)
     return Desk(pool, Mill.of(pool, district.tenant, live, now=NOW), district, live)
+
+
+async def seated(desk: Desk, count: int) -> None:
+    """Wait until so many subscribers sit in audiences."""
+    async with asyncio.timeout(10):
+        while desk.engine.audiences.seated < count:  # noqa: ASYNC110 - taking a seat rings no bell, for nobody else waits for it
+            await asyncio.sleep(0.01)
+
+
+async def begun(*listeners: Listener) -> None:
+    """Hear READY."""
+    for listener in listeners:
+        assert (await listener.message())["kind"] == "READY"
+
+
+def standing_of(message: Any) -> tuple[str, str, int]:
+    """Whose standing in which class, after how much evidence."""
+    return message["studentId"], message["mastery"]["classroomId"], message["mastery"]["evidenceCount"]
