@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from db.pool import Connection
-from db.written import Fields, Objects, Part, Writer, day, global_id, moment, number, text, truth, word
+from db.written import Fields, Objects, Part, Writer, day, global_id, known_word, moment, number, text, truth, word
 from rules.policy import DEFAULT_POLICY, Model
 
 
@@ -33,7 +33,10 @@ class BoardAsk:
     concepts_max: int
 
 
-MODEL = f"coalesce(p.model, '{DEFAULT_POLICY.model}')"
+CONCEPT_KINDS = ("CONCEPT", "STANDARD", "TOPIC")
+"""What a tenant may call an entry of its catalog, as far as this release knows."""
+_MODEL = f"coalesce(p.model, '{DEFAULT_POLICY.model}')"
+MODEL = known_word(_MODEL, [model.value for model in Model])
 _COUNT = f"case when p.model = '{Model.SUCCESS_RATIO}' then k.quiz_attempts else k.count end"
 _STATE = f"""case when ({_COUNT}) = 0 then '"NO_DATA"'
     when ({_COUNT}) < coalesce(p.min_evidence, {DEFAULT_POLICY.min_evidence}) then '"LOW_EVIDENCE"' else '"OK"' end"""
@@ -69,7 +72,7 @@ FIELDS: Fields = {
         "state": _STATE,
         "evidenceCount": _COUNT,
         "lastEvidenceAt": moment("k.last_evidence_at"),
-        "model": word(MODEL),
+        "model": MODEL,
         "modelVersion": f"coalesce(p.version, {DEFAULT_POLICY.version})",
         "masteredAt": moment("k.mastered_at"),
     },
@@ -77,7 +80,7 @@ FIELDS: Fields = {
         "id": global_id("Concept", "k.concept"),
         "key": text("k.concept"),
         "name": text("coalesce(c.name, k.concept)"),
-        "kind": word("coalesce(c.kind, 'CONCEPT')"),
+        "kind": known_word("coalesce(c.kind, 'CONCEPT')", CONCEPT_KINDS),
         "isActive": truth("coalesce(c.is_active, true)"),
         "inCatalog": truth("c.subject is not null"),
     },

@@ -26,7 +26,6 @@ from db.written import (
     numbered_word,
     text,
     truth,
-    word,
 )
 from rules.kinds import CORRECTION_KINDS, Kind
 from rules.policy import DEFAULT_POLICY, MILLION
@@ -102,7 +101,7 @@ FIELDS: Fields = {
     "Concept": boards.FIELDS["Concept"],
     "ClassroomPolicy": {
         "version": f"coalesce(p.version, {DEFAULT_POLICY.version})",
-        "model": word(boards.MODEL),
+        "model": boards.MODEL,
         "recentPercent": f"coalesce(p.recent_percent, {DEFAULT_POLICY.recent_percent})",
         "successThreshold": number(f"coalesce(p.success_threshold, {DEFAULT_POLICY.success_threshold})", MILLION),
         "masteryThreshold": number(f"coalesce(p.mastery_threshold, {DEFAULT_POLICY.mastery_threshold})", MILLION),
@@ -182,7 +181,7 @@ def _shows_students(parts: Sequence[Part]) -> bool:
 
 def _at_risk(part: Part) -> str:
     assert part.page is not None
-    behind = ""
+    behind = "where g.overall is not null"  # as the comparison of places has it, by which db.dashboards reads each page
     if part.page.after:
         _, overall, count, student = part.page.after
         behind = f"where (-g.overall, -g.count, g.student) > ({overall}, {count}, {student})"
@@ -283,6 +282,8 @@ PAGES = {
     ("Classroom", "concepts"): CONCEPTS_ORDER,
 }
 """The lists among them."""
+LOGS = {("Dashboard", "recentActivity")}
+"""Those that read the log of events."""
 HELD = {("Dashboard", "atRisk"), ("Classroom", "riskFlags")}
 """Those that are made of flags alone: they are written under the class's lock, and its number moves with them. Where
 names and roles of students are shown beside, the roster has a say, and they are read each time."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from db.freshness import BY_INDEX, LAG_MS_MAX, WITHHELD_MAX
 from db.pool import Connection
-from db.written import KEPT, Fields, Page, Part, Writer, moment, truth
+from db.written import IN_DOUBT, KEPT, Fields, Page, Part, Writer, moment, truth
 
 # Many short asks by one plan: a plan of their own would cost each of them more than the look itself.
 SETTINGS = f"{BY_INDEX}; SET LOCAL plan_cache_mode = force_generic_plan"
@@ -143,6 +143,8 @@ def _of_page(writer: Writer, kind: str, part: Part, page: Page, places: int, cur
     for number in range(places):
         at_first = at_first.replace(f"l.k{number}", f"l.k{number}[1]")
         at_last = at_last.replace(f"l.k{number}", f"l.k{number}[least(l.count, {page.first})]")
+    # A place with a part that is null has no cursor, and whether it may be null only the reference executor can say.
+    at_first, at_last = (f"coalesce({at}, {IN_DOUBT})" for at in (at_first, at_last))
     fields = {
         "hasNextPage": truth(f"l.count > {page.first}"),
         "hasPreviousPage": truth(str(page.after[0])) if page.after else "'false'",

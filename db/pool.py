@@ -23,13 +23,16 @@ ROLLBACK_SECONDS = 0.25
 READ_STATEMENT_MS = 2_000  # 003-41
 LINKS_MAX = 16  # of a chain: some tens of milliseconds
 STATEMENT_BYTES_MAX = 32 * 1024  # of one that a connection keeps prepared; a longer one is planned each time
+STATEMENTS_MAX = 64  # that a connection keeps prepared: callers make as many as they like, and each holds its plan
 WRITE_TRANSACTION_MS = 3_000  # frees what a frozen process holds (docs/architecture.md, Locks)
 
 # asyncpg asks of every value of every array whether it is an array itself, and asks an abstract base class: a call into
 # Python for each, a tenth of a worker's CPU. Our arrays are lists and tuples; another container is refused as no array.
 protocol.IterableABC = (list, tuple)
 
-TOO_SLOW = (TimeoutError, asyncpg.QueryCanceledError)
+CANCELLED = (asyncpg.QueryCanceledError,)
+"""A statement that took all the time it may, of a server that is well."""
+TOO_SLOW = (TimeoutError, *CANCELLED)
 """A statement that took longer than it may; where the server is away a TimeoutError too."""
 
 LOST = (
@@ -98,6 +101,7 @@ async def open_pool(
         record_class=asyncpg.Record,
         timeout=ACQUIRE_SECONDS,
         command_timeout=COMMAND_SECONDS,
+        statement_cache_size=STATEMENTS_MAX,
         max_cacheable_statement_size=STATEMENT_BYTES_MAX,
         reset=_reset,
         server_settings={"role": APP_ROLE, "application_name": "sightline", "timezone": "UTC", "jit": "off"},

@@ -298,6 +298,8 @@ BELOW = {
 """The types of what has parts."""
 PAGES = {("Student", "mastery"), ("Student", "timeline"), ("Student", "assignments")}
 """The lists among them."""
+LOGS = {("Student", "timeline")}
+"""Those that read the log of events."""
 _WRITER: Writer = Writer(FIELDS, OBJECTS)
 _ALL = all_of("Student", FIELDS, BELOW, PAGES)
 STUDENT_PAGE = statement_of(_ALL)

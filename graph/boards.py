@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from db.boards import FIELDS, OBJECTS, PAGES, BoardAsk, read_board, statement_of
 from db.pool import tenant_transaction
-from db.written import PARTS_MAX, Part
+from db.written import DOUBT, PARTS_MAX, Part
 from graph.class_mastery import CONCEPTS_MAX
 from graph.connections import FIRST_DEFAULT, FIRST_MAX
 from graph.request import Context
@@ -43,6 +43,7 @@ class BoardRead:
             found is None
             or found.text is None
             or not may_see_class(viewer, is_teacher=found.is_teacher, is_enrolled=found.is_enrolled)
+            or DOUBT in found.text
         ):
             return None
         return Raw(found.text.encode())

@@ -39,4 +39,5 @@ CLASS_PAGES = Subject(
     },
     class_pages.statement_of,
     _may_see,
+    class_pages.LOGS,
 )

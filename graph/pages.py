@@ -4,7 +4,7 @@ Each is the same data as the resolvers read field by field, for people who may s
 and whoever else asks, is the reference executor's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -12,12 +12,15 @@ from graphql import FieldNode, GraphQLObjectType, get_named_type
 from msgspec import Raw
 
 from db.pages import Ask, Found
-from db.pool import STATEMENT_BYTES_MAX
 from db.written import DOUBT, PARTS_MAX, Fields, Objects, Part
 from graph.open_values import Doubt, OpenValues, Take, Variables, arguments_of
 from graph.request import Context
 from graph.shapes import Fragments, Unknown, collected
 from rules.access import Role, Scope, Viewer
+
+# A connection keeps the plan of each statement, and aliases make as many statements as a caller likes.
+STATEMENT_BYTES_MAX = 12 * 1024
+LOGS_MAX = 1  # lists of events in one statement: each is planned over all months of the log, near a megabyte
 
 Judge: TypeAlias = Callable[[Viewer, Ask, Found], bool]
 """Whether all that was found is the viewer's to see, by `rules.access`."""
@@ -41,6 +44,7 @@ class Subject:
     arguments: Mapping[tuple[str, str], Describe]
     compose: Compose
     may_see: Judge
+    logs: Collection[tuple[str, str]]  # its fields that read the log of events
 
     def page_of(
         self,
@@ -111,6 +115,7 @@ class _Selection:
         self._subject = subject
         self._values = values
         self._fragments = fragments
+        self._logs = 0
 
     def parts(self, kind: GraphQLObjectType, nodes: Sequence[FieldNode]) -> tuple[Part, ...]:
         """What merged fields select of an object. Raises Unknown."""
@@ -123,6 +128,9 @@ class _Selection:
         if name == "__typename" or name in self._subject.fields.get(kind.name, ()):
             return Part(key, name)
         if (kind.name, name) not in self._subject.objects:
+            raise Unknown
+        self._logs += (kind.name, name) in self._subject.logs
+        if self._logs > LOGS_MAX:
             raise Unknown
         inner = _object_of(kind, name)
         parts = self._page(inner, nodes) if described.page else self.parts(inner, nodes)

@@ -97,4 +97,5 @@ STUDENT_PAGES = Subject(
     },
     student_pages.statement_of,
     _may_see,
+    student_pages.LOGS,
 )

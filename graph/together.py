@@ -1,22 +1,42 @@
 """Reads that are asked for at the same moment, in one transaction of their tenant: the busier, the cheaper each."""
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from contextvars import Context as Surroundings
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from time import monotonic
 from typing import TypeAlias
 
 from db.pages import ASKS_MAX, SETTINGS, Ask, Found, read_pages, whole
-from db.pool import LOST, Connection, Pool, tenant_transaction
+from db.pool import CANCELLED, LOST, Connection, Pool, tenant_transaction
 from graph.kept import Kept, Lists
 
 ROUNDS_MAX = 2  # of one tenant under way: one is read while the other is answered
 STATEMENTS_MAX = 8  # in one round
+PATIENCE_SECONDS = 0.25  # who waited longer behind a round that got no connection, or no word, is told with it
 
-Answer: TypeAlias = "asyncio.Future[Found | None]"
-Taken: TypeAlias = dict[str, dict[Ask, Answer]]
+
+@dataclass(slots=True)
+class _Asked:
+    """One ask that waits, and all who wait for its answer: each alone, so that whoever leaves takes nothing along."""
+
+    since: float  # monotonic seconds
+    answers: "list[asyncio.Future[Found | None]]" = field(default_factory=list)
+
+    def tell(self, outcome: Found | Exception | None) -> None:
+        """Answer all who still wait."""
+        for answer in self.answers:
+            if answer.done():
+                continue
+            if isinstance(outcome, Exception):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
+
+
+Taken: TypeAlias = dict[str, dict[Ask, _Asked]]
 """Who is read for, by statement; each ask once, however many ask it."""
 
 
@@ -53,11 +73,13 @@ class Together:
         if not line.waiting:
             line.surroundings = copy_context()
         asks = line.waiting.setdefault(statement, {})
-        answer = asks.get(ask)
-        if answer is None:
-            answer = asks[ask] = asyncio.get_running_loop().create_future()
+        asked = asks.get(ask)
+        if asked is None:
+            asked = asks[ask] = _Asked(monotonic())
+        answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
+        asked.answers.append(answer)
         self._go_on(line)
-        return await asyncio.shield(answer)  # whoever leaves takes nothing from the others
+        return await answer
 
     def _go_on(self, line: _Line) -> None:
         if line.waiting and line.rounds < ROUNDS_MAX:
@@ -72,8 +94,8 @@ class Together:
             if taken:
                 await self._answer(line, taken)
         finally:
-            for asks in taken.values():
-                for answer in asks.values():
+            for asked in _each(taken):
+                for answer in asked.answers:
                     answer.cancel()  # those that nothing has answered
             line.rounds -= 1
             self._go_on(line)
@@ -81,29 +103,32 @@ class Together:
                 self._lines.pop((line.pool, line.tenant), None)
 
     async def _answer(self, line: _Line, taken: Taken) -> None:
-        """Answer all of a round: statement by statement, each as soon as it is read."""
+        """Answer all of a round: statement by statement, each as soon as it is read; `taken` keeps the others."""
         try:
             async with tenant_transaction(line.pool, line.tenant, read_only=True, settings=SETTINGS) as connection:
-                for statement, asks in taken.items():
-                    await self._read(connection, line, statement, asks)
+                for statement in list(taken):
+                    await self._read(connection, line, statement, taken[statement])
+                    del taken[statement]
+        except CANCELLED as error:
+            # It took all the time that a statement has: by the reference executor it would take as long once more.
+            for asked in taken.pop(next(iter(taken), ""), {}).values():
+                asked.tell(error)
+            _put_back(line, taken)
         except Exception as error:
             # asyncpg's word for a value that it cannot send is one of both: that is no failure of the server.
             is_away = isinstance(error, LOST) and not isinstance(error, ValueError)
-            # Who waits behind a server that says nothing has waited as long, and would wait as long again.
-            behind = _taken(line) if isinstance(error, TimeoutError) else {}
-            for asks in (*taken.values(), *behind.values()):
-                for answer in asks.values():
-                    if not answer.done():
-                        # One ask that no statement takes must not fail its neighbours: each is then read by itself.
-                        answer.set_exception(error) if is_away else answer.set_result(None)
+            waited = _given_up(line) if isinstance(error, TimeoutError) else []
+            for asked in (*_each(taken), *waited):
+                # One ask that no statement takes must not fail its neighbours: each is then read by itself.
+                asked.tell(error if is_away else None)
 
-    async def _read(self, connection: Connection, line: _Line, statement: str, asks: dict[Ask, Answer]) -> None:
+    async def _read(self, connection: Connection, line: _Line, statement: str, asks: dict[Ask, _Asked]) -> None:
         keys = [(line.pool, line.tenant, statement, ask.key, ask.values) for ask in asks]
         held = [self._kept.of(key) for key in keys]
         known = [None if one is None else one.version for one in held]
         found = await read_pages(connection, line.tenant, statement, list(asks), known=known, now=line.clock())
-        for answer, key, before, one in zip(asks.values(), keys, held, found, strict=True):
-            answer.set_result(None if one is None else self._whole(key, before, one))
+        for asked, key, before, one in zip(asks.values(), keys, held, found, strict=True):
+            asked.tell(None if one is None else self._whole(key, before, one))
 
     def _whole(self, key: Hashable, before: Lists | None, found: Found) -> Found:
         """What was found, with its lists in their places: those of the present version."""
@@ -127,3 +152,28 @@ def _taken(line: _Line) -> Taken:
         if not asks:
             del line.waiting[statement]
     return taken
+
+
+def _put_back(line: _Line, left: Taken) -> None:
+    """Let those of a round whom nothing was asked for be the first of the next one."""
+    for statement, asks in left.items():
+        for ask, behind in line.waiting.pop(statement, {}).items():
+            asks.setdefault(ask, _Asked(behind.since)).answers.extend(behind.answers)
+    line.waiting = {**left, **line.waiting}
+    left.clear()
+
+
+def _given_up(line: _Line) -> list[_Asked]:
+    """Take those from the line who have waited long; the others came when the silence may have been over."""
+    given_up, now = [], monotonic()
+    for statement, asks in list(line.waiting.items()):
+        late = [ask for ask, asked in asks.items() if now - asked.since > PATIENCE_SECONDS]
+        given_up += [asks.pop(ask) for ask in late]
+        if not asks:
+            del line.waiting[statement]
+    return given_up
+
+
+def _each(taken: Taken) -> Iterator[_Asked]:
+    for asks in taken.values():
+        yield from asks.values()

@@ -3,8 +3,6 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -15,15 +13,17 @@ import msgspec
 import pytest
 
 from db import class_pages, student_pages
+from db.boards import CONCEPT_KINDS
 from db.pages import ASKS_MAX
-from db.pool import Pool
+from db.pool import STATEMENTS_MAX, Pool, lent, open_pool
 from graph.answers import Answer
+from graph.catalog_reads import ConceptKind
 from graph.documents import Documents, Plan
-from graph.pages import PageRead
+from graph.pages import LOGS_MAX, STATEMENT_BYTES_MAX, PageRead
 from graph.request import Engine, begin
 from graph.schema import schema
-from graph.together import ROUNDS_MAX
 from rules.access import Role, Scope, Viewer
+from tests.bench.orders import READS
 from tests.graph.compiled_cases import Dice
 from tests.graph.page_cases import KEYS, Case, open_school
 from tests.rows.district import NOW, open_district
@@ -146,10 +146,66 @@ def test_what_the_live_page_asks_of_a_class_and_a_student_is_read_at_once(name: 
     assert isinstance(query.read, PageRead)
 
 
-def test_a_selection_whose_statement_no_connection_would_keep_is_the_reference_executors() -> None:
-    many = " ".join(f"p{n}: timeline(first: {n + 1}) {{ nodes {{ id effect seq source }} }}" for n in range(12))
+@pytest.mark.parametrize("name", READS)
+def test_what_the_bench_reads_is_read_at_once(name: str) -> None:
+    query = Documents(schema).plan(READS[name], None).query
 
-    assert Documents(schema).plan(f"query ($id: ID!) {{ student(id: $id) {{ {many} }} }}", None).query is None
+    assert query is not None
+    assert isinstance(query.read, PageRead)
+
+
+@pytest.mark.parametrize(("count", "is_compiled"), [(LOGS_MAX, True), (LOGS_MAX + 1, False)])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "query ($id: ID!) {{ student(id: $id) {{ {} }} }}",
+        "query ($id: ID!) {{ student(id: $id) {{ ...S }} }} fragment S on Student {{ {} }}",
+    ],
+)
+def test_more_lists_of_events_than_a_plan_may_hold_are_the_reference_executors(
+    document: str, count: int, is_compiled: bool
+) -> None:
+    many = " ".join(f"p{n}: timeline(first: {n + 1}) {{ nodes {{ id }} }}" for n in range(count))
+
+    assert (Documents(schema).plan(document.format(many), None).query is not None) is is_compiled
+
+
+def test_recent_activity_of_dashboards_is_counted_together() -> None:
+    many = " ".join(
+        f"p{n}: dashboard {{ recentActivity(first: {n + 1}) {{ nodes {{ studentId }} }} }}" for n in range(LOGS_MAX + 1)
+    )
+
+    assert Documents(schema).plan(f"query ($id: ID!) {{ classroom(id: $id) {{ {many} }} }}", None).query is None
+
+
+def test_a_selection_whose_statement_is_longer_than_a_plan_may_be_is_the_reference_executors() -> None:
+    def planned(count: int) -> Plan:
+        many = " ".join(f"p{n}: mastery(first: {n + 1}) {{ nodes {{ score }} }}" for n in range(count))
+        return Documents(schema).plan(f"query ($id: ID!) {{ student(id: $id) {{ {many} }} }}", None)
+
+    assert len(statement_of(planned(5))) <= STATEMENT_BYTES_MAX
+    assert planned(20).query is None
+
+
+async def test_a_connection_keeps_so_many_plans_and_no_more_however_many_documents_are_asked(
+    database_url: str, pool: Pool
+) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    admin, asked_of = viewers(district.tenant, 0)["admin"], "select count(*) from pg_prepared_statements"
+    alone = await open_pool(database_url, size_max=1, size_idle=1)
+    try:
+        for number in range(STATEMENTS_MAX + 5):
+            plan = documents.plan(f"query ($id: ID!) {{ student(id: $id) {{ k{number}: key }} }}", None)
+            await asked(documents, plan, {"id": "s0"}, admin, alone)
+
+        async with lent(alone) as connection:
+            kept = await connection.fetchval(asked_of)
+    finally:
+        await alone.close()
+        engine_on.cache_clear()
+
+    assert documents.tally.compiled == STATEMENTS_MAX + 5
+    assert kept <= STATEMENTS_MAX
 
 
 @pytest.mark.feature("000-17", "000-18")
@@ -168,6 +224,50 @@ async def test_whoever_asks_at_the_same_moment_is_read_by_one_statement_and_judg
     assert [found and found["key"] for found in seen] == [
         *("7b", "8a"), *("7b", None), *(None, "8a"), *("7b", None), *("7b", "8a"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{ student(id: "s0") { mastery { nodes { concept { kind } } } } }',
+        '{ student(id: "s0") { mastery(classroomId: "7b") { nodes { model } } } }',
+        '{ classroom(id: "7b") { concepts { nodes { kind } } } }',
+        '{ classroom(id: "7b") { policy { model } } }',
+        """query ($id: ID!) { classroom(id: $id) { roster { nodes {
+            student { mastery(classroomId: $id) { nodes { model concept { kind } } } }
+        } } } }""",
+    ],
+)
+async def test_a_word_of_a_newer_release_is_the_reference_executors(pool: Pool, text: str) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    plan, admin = documents.plan(text, None), viewers(district.tenant, 0)["admin"]
+    for change in ("concept set kind = 'SKILL'", "classroom_policy set model = 'NEWER'"):
+        await district.run(f"update {change} where tenant = $1")
+
+    ours = await asked(documents, plan, {"id": "7b"}, admin, pool)
+    theirs = await asked(documents, replace(plan, query=None), {"id": "7b"}, admin, pool)
+
+    assert plan.query is not None
+    assert written(ours) == written(theirs)
+    assert documents.tally.compiled == 0
+
+
+def test_the_words_that_sql_knows_are_those_of_the_schema() -> None:
+    assert set(CONCEPT_KINDS) == {kind.name for kind in ConceptKind}
+
+
+@pytest.mark.parametrize("selected", ["nodes { studentId }", "pageInfo { endCursor }", "pageInfo { startCursor }"])
+async def test_a_student_at_risk_of_no_overall_severity_is_in_no_list_of_either_path(pool: Pool, selected: str) -> None:
+    documents, district = Documents(schema), await open_school(pool)
+    admin = viewers(district.tenant, 0)["admin"]
+    plan = documents.plan(f'{{ classroom(id: "7b") {{ dashboard {{ atRisk {{ {selected} }} }} }} }}', None)
+    await district.run("update risk_flag set overall = null where tenant = $1")
+
+    ours = await asked(documents, plan, {}, admin, pool)
+    theirs = await asked(documents, replace(plan, query=None), {}, admin, pool)
+
+    assert plan.query is not None
+    assert written(ours) == written(theirs)
 
 
 @pytest.mark.feature("000-18", "000-19")
@@ -201,62 +301,6 @@ async def test_a_statement_that_fails_by_itself_fails_nobody(pool: Pool, flaw: s
     assert b'"key":"8a"' in written(answers[0])
     assert written(answers[1]) == written(await asked(documents, replace(plan, query=None), {"id": id}, admin, pool))
     assert documents.tally.compiled == 0
-
-
-async def test_a_store_that_is_away_is_told_to_each(pool: Pool) -> None:
-    documents, district = Documents(schema), await open_school(pool)
-    admin = viewers(district.tenant, 0)["admin"]
-
-    def away(**_: Any) -> Any:
-        raise ConnectionRefusedError("10.0.0.7")
-
-    broken = type("Broken", (), {"acquire": staticmethod(away)})()
-
-    answers = await asyncio.gather(
-        *(asked(documents, documents.plan(DASHBOARD, None), {"id": id}, admin, broken) for id in ("7b", "8a"))
-    )
-
-    assert [answer.codes for answer in answers] == [{"UNAVAILABLE"}, {"UNAVAILABLE"}]
-    assert not any(b"10.0.0.7" in written(answer) for answer in answers)
-
-
-async def test_who_waits_behind_a_server_that_says_nothing_is_told_with_those_before_them(pool: Pool) -> None:
-    documents, district = Documents(schema), await open_district(pool)
-    admin, silent = viewers(district.tenant, 0)["admin"], Silent()
-    plan = documents.plan(DASHBOARD, None)
-    readers = []
-    for id in ("7b", "8a", "9c", "10d"):
-        readers.append(asyncio.create_task(asked(documents, plan, {"id": id}, admin, silent)))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)  # the first rounds have begun, and the others gather
-
-    silent.over.set()
-    answers = await asyncio.gather(*readers)
-
-    assert [answer.codes for answer in answers] == [{"UNAVAILABLE"}] * 4
-    assert silent.asked == ROUNDS_MAX  # nobody waited for a silence of their own
-
-
-class Silent:
-    """A pool of which no connection says anything until it is given up."""
-
-    def __init__(self) -> None:
-        self.over, self.asked = asyncio.Event(), 0
-
-    @asynccontextmanager
-    async def acquire(self, *, timeout: float) -> AsyncIterator[Any]:  # noqa: ASYNC109 - asyncpg's own signature
-        """Lend a connection that gives up in the end."""
-        self.asked += 1
-        yield self
-
-    async def execute(self, _statement: str, *, timeout: float) -> None:  # noqa: ASYNC109 - asyncpg's own signature
-        """BEGIN, and no answer."""
-        await self.over.wait()
-        raise TimeoutError
-
-    def is_closed(self) -> bool:
-        """Nothing is left to be ended."""
-        return True
 
 
 async def test_a_reader_who_leaves_takes_nothing_from_the_others(pool: Pool) -> None:
