@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, cast
 from uuid import uuid4
 
 import strawberry
@@ -33,6 +33,7 @@ from rules.access import Role, Scope
 from rules.evidence import EventInput, Problem, ProblemCode, Submission
 from rules.fields import is_id
 from rules.intake import NO_FACTS, Facts, Wanted, may_void_target, not_found, refusals_of, settings_for, wanted_of
+from rules.routine import Routine
 from rules.validation import validate
 from rules.voids import void_of
 
@@ -48,9 +49,11 @@ async def _told_one(context: Context, input: RecordEventInput) -> RecordEventPay
 def _begun_one(context: Context, input: RecordEventInput) -> Begun | None:
     """One event, where the roster has no say in it."""
     given = event_of(input)
-    if not wanted_of((given,), context.viewer).is_nothing:
-        return None
-    made = _judged(context, given, NO_FACTS)
+    made: Submission | list[Problem] | None = Routine(context.viewer, context.now).of(given)
+    if made is None:
+        if not wanted_of((given,), context.viewer).is_nothing:
+            return None
+        made = _judged(context, given, NO_FACTS)
     return (
         Begun((made,), partial(_receipt, made)) if isinstance(made, Submission) else Begun((), lambda _: rejected(made))
     )
@@ -144,11 +147,21 @@ def _misfit(count: int) -> Problem | None:
 
 async def _recorded(context: Context, sent: Sequence[EventInput]) -> list[RecordEventPayload]:
     """Judge each event by itself, store the good ones in one commit, and answer all in the order sent."""
-    facts = await facts_of(context, wanted_of(sent, context.viewer))
-    judged = [_judged(context, given, facts) for given in sent]
+    judged = await _all_judged(context, sent)
     good = [made for made in judged if isinstance(made, Submission)]
     answers = iter(await stored(context, good))
     return [answered(made, next(answers)) if isinstance(made, Submission) else rejected(made) for made in judged]
+
+
+async def _all_judged(context: Context, sent: Sequence[EventInput]) -> list[Submission | list[Problem]]:
+    """Routine events at a glance, since they want no facts; all others by what roster and log say."""
+    at_a_glance = Routine(context.viewer, context.now).of
+    found = [at_a_glance(given) for given in sent]
+    others = [given for given, made in zip(sent, found, strict=True) if made is None]
+    if not others:
+        return cast(list[Submission | list[Problem]], found)
+    facts = await facts_of(context, wanted_of(others, context.viewer))
+    return [_judged(context, given, facts) if made is None else made for given, made in zip(sent, found, strict=True)]
 
 
 def _judged(context: Context, given: EventInput, facts: Facts) -> Submission | list[Problem]:

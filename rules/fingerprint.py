@@ -39,7 +39,22 @@ def fingerprint_of(given: EventInput) -> bytes:
         for value, opening, spell in zip(values, _OPENINGS, _SPELLINGS, strict=False)
         if value is not None
     ]
-    return blake2b(f"[{', '.join(sent)}]".encode("ascii"), digest_size=FINGERPRINT_BYTES).digest()
+    return digest_of(f"[{', '.join(sent)}]")
+
+
+def digest_of(sent: str) -> bytes:
+    """The fingerprint of fields that are spelled already: ASCII, as `ascii([(name, value), ...])` has them."""
+    return blake2b(sent.encode("ascii"), digest_size=FINGERPRINT_BYTES).digest()
+
+
+def spelled(value: float) -> str:
+    """A number as it is spelled in the fingerprint."""
+    return ascii(_plain(value))
+
+
+def microseconds_of(moment: datetime) -> int:
+    """A time as it is spelled in the fingerprint."""
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def _plain(value: Any) -> object:
@@ -47,7 +62,7 @@ def _plain(value: Any) -> object:
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     if isinstance(value, datetime):
-        return (value - _EPOCH) // _MICROSECOND
+        return microseconds_of(value)
     if isinstance(value, str):
         return str(value)
     if isinstance(value, list | tuple):

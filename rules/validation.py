@@ -1,12 +1,9 @@
 """What may enter the log: an event as sent becomes a Submission, or the list of all that is wrong with it."""
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
-
-import msgspec
 
 from rules import metadata as metadata_rules
 from rules.access import Role, Scope, Viewer, may_record
@@ -15,7 +12,6 @@ from rules.fields import (
     CONCEPTS_MAX,
     EXERCISES_MAX,
     FIELD_BY_NAME,
-    FRACTION_NAMES,
     RATIO_MAX,
     SCORE_MAX,
     are_plain_ids,
@@ -42,6 +38,7 @@ from rules.kinds import (
     Scores,
     Spec,
 )
+from rules.payload import payload_of
 from rules.policy import MILLION
 
 FUTURE_MAX = timedelta(minutes=15)  # how far a client's clock may run ahead (C6)
@@ -63,20 +60,11 @@ _ID_NAMES = (
     "event_id", "student_id", "classroom_id", "assignment_id", "quiz_id", "question_id", "content_id",
     "submission_id", "helper_id", "helped_id", "target_source", "target_event_id",
 )  # fmt: skip
-_PAYLOAD_NAMES = (
-    "question_id", "content_id", "rubric_tags", "completed_exercises", "total_exercises", "helper_id", "helped_id",
-    "answer", "attempt_number", "app", "reason", "only_if_higher", *FRACTION_NAMES,
-)  # fmt: skip
-_PAYLOAD_FIELDS = tuple(FIELD_BY_NAME[name] for name in _PAYLOAD_NAMES)
 _ids: Callable[[EventInput], tuple[Any, ...]] = attrgetter(*_ID_NAMES)
-_payload: Callable[[EventInput], tuple[Any, ...]] = attrgetter(*_PAYLOAD_NAMES)
-_NO_PAYLOAD = (None,) * len(_PAYLOAD_NAMES)
 _NEEDED: dict[tuple[str, ...], Callable[[EventInput], tuple[Any, ...]]] = {
     needs: attrgetter(*needs) if len(needs) > 1 else _alone(*needs)
     for needs in {spec.needs for spec in SPECS.values()} - {()}
 }
-_to_json = msgspec.json.Encoder(order="sorted").encode
-_to_ascii = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode  # five times slower
 
 
 def validate(
@@ -91,7 +79,7 @@ def validate(
     kind, is_inferred = _kind_of(given, problems)
     spec = SPECS[kind or Kind.OTHER]
     _check_ids(given, problems)
-    source = _source_of(given, viewer, problems)
+    source = source_of(given, viewer, problems)
     occurred_at = _moment_of(given, viewer, now, problems)
     student = _student_of(given, viewer, kind, problems)
     if kind is not None:
@@ -120,7 +108,7 @@ def validate(
         event=event,
         fingerprint=fingerprint_of(given),
         source_type=given.type if given.type in ALIASES else None,
-        payload=_payload_of(given, max_score, difficulty, extra),
+        payload=payload_of(given, max_score, difficulty, extra),
         lane=lane,
         is_late=now - occurred_at > LATE_AFTER,
         type_inferred=is_inferred,
@@ -189,7 +177,7 @@ def _check_ids(given: EventInput, problems: list[Problem]) -> None:
             problems.append(bad_id((FIELD_BY_NAME[name],), value))
 
 
-def _source_of(given: EventInput, viewer: Viewer, problems: list[Problem]) -> str:
+def source_of(given: EventInput, viewer: Viewer, problems: list[Problem]) -> str:
     """A person's own source, or the one a machine names and may use."""
     source = given.source
     if not viewer.has(Role.INTEGRATOR):
@@ -375,26 +363,3 @@ def _check_app(given: EventInput, settings: IntakeSettings, problems: list[Probl
     if app not in settings.apps:
         message = f"expected an app that the tenant registered, got {shown(app)}"
         problems.append(Problem(ProblemCode.UNKNOWN_APP, ("app",), message))
-
-
-def _payload_of(
-    given: EventInput, max_score: float | None, difficulty: str | None, extra: metadata_rules.Kept | None
-) -> str:
-    """The fields that are no columns, as JSON text; zero has one sign."""
-    rest: dict[str, Any] = {}
-    if given.score is not None:
-        rest["score"] = given.score or 0
-    if max_score is not None:
-        rest["maxScore"] = max_score
-    values = _payload(given)
-    if values != _NO_PAYLOAD:
-        rest.update((field, value) for field, value in zip(_PAYLOAD_FIELDS, values, strict=True) if value is not None)
-    if difficulty is not None:
-        rest["difficulty"] = difficulty
-    if extra is not None and extra.values:
-        rest["metadata"] = extra.values
-        rest["metadataVersion"] = metadata_rules.METADATA_VERSION
-    if not rest:
-        return "{}"
-    text = _to_json(rest).decode()
-    return text if text.isascii() else _to_ascii(rest)
