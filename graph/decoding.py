@@ -7,7 +7,7 @@ Int written 1.0, a list of one without brackets, a Float beyond 2^53): the refer
 from collections.abc import Callable
 from dataclasses import MISSING
 from operator import attrgetter
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 import strawberry
@@ -39,13 +39,30 @@ Decode: TypeAlias = Callable[[Any], Any]
 """JSON of one input, as Python objects, to a struct with the attributes of its Strawberry class. Raises Undecodable."""
 Field: TypeAlias = tuple[str, Any] | tuple[str, Any, Any]
 
-_PLAIN: dict[GraphQLScalarType, tuple[Any, Mend | None]] = {
+Plain: TypeAlias = dict[GraphQLScalarType, tuple[Any, Mend | None]]
+Input = TypeVar("Input", bound=type)
+
+_NARROW: Plain = {
     GraphQLString: (str, None),
     GraphQLBoolean: (bool, None),
-    GraphQLID: (str | int, str),
+    GraphQLID: (str, None),
     GraphQLInt: (Annotated[int, msgspec.Meta(ge=INT_MIN, le=INT_MAX)], None),
     GraphQLFloat: (Annotated[float, msgspec.Meta(gt=-EXACT_BELOW, lt=EXACT_BELOW)], None),
 }
+_WIDE: Plain = {**_NARROW, GraphQLID: (str | int, str)}
+
+
+def decoded_as(value: type[msgspec.Struct]) -> Callable[[Input], Input]:
+    """Say which value an input stands for, field by field: it is decoded straight to one.
+
+    Then None is "not sent", and an enum's member is its name.
+    """
+
+    def declare(input: Input) -> Input:
+        input.__decoded_as__ = value  # type: ignore[attr-defined] # found again by `_derived`
+        return input
+
+    return declare
 
 
 class Undecodable(Exception):
@@ -60,21 +77,46 @@ class Decoders:
     """The decoders of one schema's input types, each derived once."""
 
     def __init__(self) -> None:
-        self._known: dict[GraphQLInputObjectType, tuple[Any, Mend] | None] = {}  # None while it is being derived
+        self._narrow, self._wide = Derivation(_NARROW), Derivation(_WIDE)
 
     def of(self, kind: GraphQLInputType) -> Decode | None:
-        """The decoder of an input type; None for one that is not derived."""
+        """The decoder of an input type; None for one that is not derived.
+
+        Nearly all ids are sent as texts, and then need no look; where one is a number, all is decoded again.
+        """
+        narrow, wide = self._narrow.of(kind), self._wide.of(kind)
+        if narrow is None or wide is None:
+            return None
+
+        def decode(sent: Any) -> Any:
+            try:
+                return narrow(sent)
+            except Exception:
+                try:
+                    return wide(sent)
+                except Exception as error:  # of msgspec or of a scalar: both only mean that the other path words it
+                    raise Undecodable from error
+
+        return decode
+
+
+class Derivation:
+    """Structs of input types, whose scalars are read as `plain` says."""
+
+    def __init__(self, plain: Plain) -> None:
+        self._plain = plain
+        self._known: dict[GraphQLInputObjectType, tuple[Any, Mend | None] | None] = {}  # None while it is being derived
+
+    def of(self, kind: GraphQLInputType) -> Decode | None:
+        """The decoder of an input type, which raises any exception; None for one that is not derived."""
         try:
             form, mend = self._typed(kind)
         except _Unknown:
             return None
 
         def decode(sent: Any) -> Any:
-            try:
-                given = msgspec.convert(sent, form)
-                return given if mend is None or given is None else mend(given)
-            except Exception as error:  # of msgspec or of a scalar: both only mean that the other path words it
-                raise Undecodable from error
+            given = msgspec.convert(sent, form)
+            return given if mend is None or given is None else mend(given)
 
         return decode
 
@@ -99,10 +141,10 @@ class Decoders:
             members = {name: kind.coerce_input_value(name) for name in kind.values}
             return Literal[tuple(members)], members.__getitem__
         if isinstance(kind, GraphQLScalarType):
-            return _PLAIN.get(kind) or (Any, kind.coerce_input_value)
+            return self._plain.get(kind) or (Any, kind.coerce_input_value)
         raise _Unknown
 
-    def _object(self, kind: GraphQLInputObjectType) -> tuple[Any, Mend]:
+    def _object(self, kind: GraphQLInputObjectType) -> tuple[Any, Mend | None]:
         if kind not in self._known:
             definition = kind.extensions.get(DEFINITION)
             if definition is None or definition.is_one_of or definition.from_input is not None:
@@ -114,21 +156,35 @@ class Decoders:
             raise _Unknown
         return known
 
-    def _derived(self, kind: GraphQLInputObjectType) -> tuple[Any, Mend]:
+    def _derived(self, kind: GraphQLInputObjectType) -> tuple[Any, Mend | None]:
+        value: type[msgspec.Struct] | None = getattr(kind.extensions[DEFINITION].origin, "__decoded_as__", None)
         fields: list[Field] = []
         names: dict[str, str] = {}
         mends: list[tuple[str, Mend]] = []
         for key, field in kind.fields.items():
             name = field.extensions[DEFINITION].python_name
             form, mend = self._typed(field.type)
-            fields.append((name, form, *_default(field)))
+            default = _default(field)
+            if value is not None:
+                default = (None,) if default else ()
+                mend = None if isinstance(field.type, GraphQLEnumType) else mend
+            fields.append((name, form, *default))
             names[name] = key
             if mend:
                 mends.append((name, mend))
         form = msgspec.defstruct(
-            kind.name, fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False, module=__name__
+            kind.name,
+            fields,
+            bases=(value,) if value else None,
+            rename=names,
+            forbid_unknown_fields=True,
+            kw_only=True,
+            frozen=False,
+            gc=False,
+            module=__name__,
         )
-        return form, _mending(mends)
+        assert value is None or form.__struct_fields__ == value.__struct_fields__, "an input and its value are alike"
+        return form, _mending(mends) if mends else None
 
 
 def _default(field: GraphQLInputField) -> tuple[()] | tuple[Any]:
@@ -146,18 +202,11 @@ def _default(field: GraphQLInputField) -> tuple[()] | tuple[Any]:
 
 def _mending(mends: list[tuple[str, Mend]]) -> Mend:
     """Mend the fields that need it, in place."""
-    ids = [name for name, mend in mends if mend is str]
-    others = [(name, attrgetter(name), mend) for name, mend in mends if mend is not str]
-    ids_of: Callable[[Any], Any] = attrgetter(*ids) if len(ids) > 1 else lambda given: [getattr(given, n) for n in ids]
+    names = [name for name, _ in mends]
+    values_of: Callable[[Any], Any] = attrgetter(*names) if len(names) > 1 else lambda given: (getattr(given, *names),)
 
     def mend(given: Any) -> Any:
-        if int in map(type, ids_of(given)):  # nearly all ids are sent as texts
-            for name in ids:
-                value = getattr(given, name)
-                if value.__class__ is int:
-                    setattr(given, name, str(value))
-        for name, value_of, mend_value in others:
-            value = value_of(given)
+        for value, (name, mend_value) in zip(values_of(given), mends, strict=True):
             if value is not None and value is not strawberry.UNSET:
                 setattr(given, name, mend_value(value))
         return given

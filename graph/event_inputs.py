@@ -6,7 +6,9 @@ from operator import attrgetter
 from typing import Any
 
 import strawberry
+from msgspec.structs import replace
 
+from graph.decoding import decoded_as
 from graph.scalars import EventTime, Metadata
 from rules.evidence import EventInput
 
@@ -21,6 +23,7 @@ class Lane(Enum):
     BACKFILL = strawberry.enum_value("BACKFILL", description="When nothing live waits: for imports of the past.")
 
 
+@decoded_as(EventInput)
 @strawberry.input(
     description="One learning event. A field that is left out or null was not sent. What a type needs beyond "
     "`source`, `eventId`, `occurredAt` and `studentId` stands at the fields. Machines send these four, a teacher or "
@@ -181,8 +184,10 @@ _PLACE_OF_LANE = _NAMES.index("lane")
 _sent: Callable[[RecordEventInput], tuple[Any, ...]] = attrgetter(*_NAMES)
 
 
-def event_of(input: RecordEventInput, lane: Lane | None = UNSET) -> EventInput:
+def event_of(input: RecordEventInput | EventInput, lane: Lane | None = UNSET) -> EventInput:
     """The event as the intake takes it: what was left out and what was null are both "not sent"."""
+    if isinstance(input, EventInput):
+        return replace(input, lane=lane.value) if lane and input.lane is None else input
     values = [None if value is UNSET else value for value in _sent(input)]
     urgency = values[_PLACE_OF_LANE] or lane or None
     values[_PLACE_OF_LANE] = urgency.value if urgency else None

@@ -20,6 +20,8 @@ YEAR_MAX = 9999
 
 # fromisoformat is wider than RFC 3339: it takes week dates, a missing offset, and non-ASCII digits.
 _moment = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,32}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+# What fromisoformat reads as it is, and means the same: most clocks write it so.
+_usual_moment = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{3}|\.\d{6})?(?:Z|[+-]\d{2}:\d{2})", re.ASCII)
 _day = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _whole = re.compile(r"\d{1,19}", re.ASCII)
 
@@ -48,7 +50,12 @@ def read_event_time(value: Any) -> EventTime:
     """
     if not isinstance(value, str):
         raise GraphQLError("EventTime must be a string, such as 2026-03-01T09:30:00Z.")
-    match = _moment.fullmatch(value) if len(value) <= 64 else None
+    try:
+        if _usual_moment.fullmatch(value):
+            return EventTime(datetime.fromisoformat(value))
+        match = _moment.fullmatch(value) if len(value) <= 64 else None
+    except ValueError:
+        return EventTime(value)
     if not match:
         return EventTime(value)
     day, time, fraction, offset = match.groups()
