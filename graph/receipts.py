@@ -1,15 +1,18 @@
 """What became of a told event: the answers of recording."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import Enum
 from itertools import islice
+from typing import ClassVar, cast
 
 import strawberry
 
 from db.evidence import Answer, Status
 from graph.scalars import Seq
+from graph.shapes import standing_in_for
 from rules.evidence import Problem, Submission
+from rules.value import Value
 
 ERRORS_MAX = 100  # of one event; a client mends the first ones
 
@@ -137,6 +140,36 @@ class RecordEventPayload:
     )
 
 
+@standing_in_for(RecordEventPayload)
+class Accepted(Value, frozen=True):
+    """The answer to an event that was stored just now; few ask for more than its status."""
+
+    submission: Submission
+    answer: Answer
+
+    status: ClassVar[RecordStatus] = RecordStatus.ACCEPTED
+    effect: ClassVar[None] = None
+    conflict: ClassVar[None] = None
+    errors: ClassVar[Sequence[RecordError]] = ()
+
+    @property
+    def event(self) -> RecordedEvent:
+        """As in the payload, and so are the others."""
+        return event_of(self.submission, self.answer)
+
+    @property
+    def type_inferred(self) -> bool:
+        return self.submission.type_inferred
+
+    @property
+    def idempotent(self) -> bool:
+        return self.submission.is_idempotent
+
+    @property
+    def seq(self) -> Seq:
+        return Seq(self.answer.seq)
+
+
 @strawberry.type(description="What became of each event of a batch.")
 class RecordEventsPayload:
     """The answers to a batch."""
@@ -182,6 +215,8 @@ def rejected(problems: Iterable[Problem]) -> RecordEventPayload:
 
 def answered(submission: Submission, answer: Answer) -> RecordEventPayload:
     """The answer to an event that the log has."""
+    if answer.status is Status.ACCEPTED and answer.effect is None:
+        return cast(RecordEventPayload, Accepted(submission, answer))
     is_conflict = answer.status is Status.CONFLICT
     return RecordEventPayload(
         status=status_of(answer),

@@ -71,7 +71,8 @@ async def _told_many(context: Context, input: RecordEventsInput) -> RecordEvents
     if problem:
         return RecordEventsPayload(results=[], seq=None, errors=errors_of([problem]))
     results = await _recorded(context, [event_of(event, input.lane) for event in input.events])
-    seq = max((result.seq for result in results if result.seq is not None), default=None)
+    seqs = [result.seq for result in results]
+    seq = max((seq for seq in seqs if seq is not None), default=None)
     return RecordEventsPayload(results=results, seq=seq, errors=[])
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from math import isfinite
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from graphql import (
     FieldNode,
@@ -38,9 +38,26 @@ _Write: TypeAlias = Callable[[Any], Any]
 
 class _Part(NamedTuple):
     key: str
+    name: str  # of the attribute; "" where it is none
     read: Callable[[Any], Any]
     write: _Write
     is_required: bool
+
+
+Standing = TypeVar("Standing", bound=type)
+
+
+def standing_in_for(kind: type) -> Callable[[Standing], Standing]:
+    """Say that a class has the attributes of an output type, made only where somebody asks for them.
+
+    An attribute of the class itself is the same for all: it is written once.
+    """
+
+    def declare(stand_in: Standing) -> Standing:
+        kind.__stand_in__ = stand_in  # type: ignore[attr-defined] # found again by `_object`
+        return stand_in
+
+    return declare
 
 
 class Unknown(Exception):
@@ -76,23 +93,41 @@ def _object(kind: GraphQLObjectType, nodes: Sequence[FieldNode], fragments: Frag
     if definition is None or definition.is_type_of or definition.concrete_of:
         raise Unknown
     parts = [_part(kind, key, merging, fragments) for key, merging in collected(kind, nodes, fragments).items()]
-    expected = definition.origin
+    expected, stand_in = definition.origin, getattr(definition.origin, "__stand_in__", None)
+    write_stand_in = _stand_in(stand_in, parts) if stand_in else None
 
     def write(source: Any) -> dict[str, Any]:
-        if source.__class__ is not expected:
-            raise _Unshaped
-        shown: dict[str, Any] = {}
-        for key, read, write_value, is_required in parts:
-            value = read(source)
-            if value is not None:
-                shown[key] = write_value(value)
-            elif is_required:
-                raise _Unshaped
-            else:
-                shown[key] = None
-        return shown
+        if source.__class__ is expected:
+            return _written(source, parts)
+        if write_stand_in is not None and source.__class__ is stand_in:
+            return write_stand_in(source)
+        raise _Unshaped
 
     return write
+
+
+def _written(source: Any, parts: Sequence[_Part]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for key, _, read, write_value, is_required in parts:
+        value = read(source)
+        if value is not None:
+            shown[key] = write_value(value)
+        elif is_required:
+            raise _Unshaped
+        else:
+            shown[key] = None
+    return shown
+
+
+def _stand_in(kind: type, parts: Sequence[_Part]) -> Callable[[Any], dict[str, Any]]:
+    """Writes what stands in for an object; what all of its class have alike is written now."""
+    said = {name: value for name, value in vars(kind).items() if not hasattr(value, "__get__")}
+    alike = [part for part in parts if not part.name or part.name in said]
+    fixed, open_parts = _written(kind, alike), [part for part in parts if part not in alike]
+    if not open_parts:
+        return lambda _source: fixed
+    order = dict.fromkeys(part.key for part in parts) | fixed
+    return lambda source: order | _written(source, open_parts)
 
 
 def collected(kind: GraphQLObjectType, nodes: Sequence[FieldNode], fragments: Fragments) -> dict[str, list[FieldNode]]:
@@ -134,26 +169,27 @@ def _collect(
 def _part(kind: GraphQLObjectType, key: str, nodes: Sequence[FieldNode], fragments: Fragments) -> _Part:
     name = nodes[0].name.value
     if name == "__typename":
-        return _Part(key, lambda _: kind.name, lambda value: value, is_required=True)
+        return _Part(key, "", lambda _: kind.name, lambda value: value, is_required=True)
     field = kind.fields.get(name)
     if field is None or field.args:
         raise Unknown
     is_required = isinstance(field.type, GraphQLNonNull)
-    return _Part(key, _reader(field), _writer(field.type, nodes, fragments), is_required=is_required)
+    attribute, read = _reader(field)
+    return _Part(key, attribute, read, _writer(field.type, nodes, fragments), is_required=is_required)
 
 
-def _reader(field: GraphQLField) -> Callable[[Any], Any]:
-    """How the value is read: an attribute, or a method of the object alone; such a method must change nothing."""
+def _reader(field: GraphQLField) -> tuple[str, Callable[[Any], Any]]:
+    """How the value is read: an attribute by its name, or a method of the object alone; it must change nothing."""
     definition = field.extensions.get(DEFINITION)
     if definition is None or definition.extensions or "access_guarded" in field.extensions:
         raise Unknown
     if getattr(field.resolve, "_is_default", False) and definition.default_resolver is getattr:
-        return attrgetter(definition.python_name)
+        return definition.python_name, attrgetter(definition.python_name)
     resolver = definition.base_resolver
     if resolver is None or resolver.is_async or not resolver.self_parameter or len(resolver.signature.parameters) != 1:
         raise Unknown
     method: Callable[[Any], Any] = resolver.wrapped_func
-    return method
+    return method.__name__, method
 
 
 def _writer(kind: GraphQLOutputType, nodes: Sequence[FieldNode], fragments: Fragments) -> _Write:

@@ -26,7 +26,8 @@ SPELLINGS = st.builds(
 @given(SPELLINGS)
 @settings(max_examples=1_000)
 def test_a_time_means_the_same_in_its_usual_spelling_and_in_any_other(text: str) -> None:
-    found, other = read_event_time(text), read_event_time(text.replace("T", "t"))
+    found: object = read_event_time(text)
+    other: object = read_event_time(text.replace("T", "t"))
 
     if isinstance(found, datetime) and isinstance(other, datetime):
         assert (found, found.utcoffset()) == (other, other.utcoffset())
