@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from secrets import token_bytes
+from struct import Struct
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ _CORRECTIONS = sorted(CORRECTION_KINDS)
 _CORRECTION_IDS = frozenset(map(id, CORRECTION_KINDS))  # a member's own hash is Python's, and is asked of every event
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_halves = Struct(">QQ").pack  # of a UUID
 
 
 class Status(StrEnum):
@@ -169,11 +171,8 @@ def fresh_ids(count: int, now: datetime) -> list[UUID]:
     """
     since = (now - _EPOCH) // _MILLISECOND
     dice = memoryview(token_bytes(8 * count)).cast("Q")
-    high = since << 80 | 7 << 76
-    return [
-        UUID((high | (number & 0xFFF) << 64 | 0b10 << 62 | chance >> 2).to_bytes(16, "big"))
-        for number, chance in enumerate(dice)
-    ]
+    high = since << 16 | 7 << 12
+    return [UUID(_halves(high | number & 0xFFF, 1 << 63 | chance >> 2)) for number, chance in enumerate(dice)]
 
 
 def _again(sent: Submission, stored: Answer) -> Answer:
@@ -202,6 +201,7 @@ def _columns(
     """The parameters $4 to $28 of RECORD: one list per column, in the order given; places count from 1."""
     sent = [submissions[place] for place in order]
     events = [s.event for s in sent]
+    shards = {home: shard_of(classroom=home, student=home) for home in {e.classroom or e.student for e in events}}
     return [
         [ids[place] for place in order],
         [e.source for e in events],
@@ -226,7 +226,7 @@ def _columns(
         [s.is_late for s in sent],
         [s.payload for s in sent],
         [recorded_by[place] for place in order],
-        [shard_of(classroom=e.classroom, student=e.student) for e in events],
+        [shards[e.classroom or e.student] for e in events],
         [LIVE_LANE if s.lane is Lane.LIVE else BACKFILL_LANE for s in sent],
     ]
 
@@ -279,6 +279,8 @@ async def _correct(
     traceparent: str | None,
 ) -> list[Answer]:
     """Let the new corrections among the answers take effect, or wait."""
+    if _CORRECTION_IDS.isdisjoint([id(sent.event.kind) for sent in submissions]):
+        return answers
     told = {
         place: Told(sent.event, answer.seq, sent.payload)
         for place, (sent, answer) in enumerate(zip(submissions, answers, strict=True))

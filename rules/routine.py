@@ -55,10 +55,12 @@ class Routine:
 
     def of(self, given: EventInput) -> Submission | None:
         """The event as the log stores it, where it is a routine one and nothing is wrong; then no fact is wanted."""
+        if not self._may_tell:
+            return None
         values = astuple(given)
         usual, name, urgency = values[:_RARE], given.type, values[-1]
         is_usual = values[_RARE:-1] == NOTHING_RARE and name.__class__ in _TEXT and urgency.__class__ in _TEXT
-        if not is_usual or not self._may_tell or (name is not None and name not in KIND_BY_NAME):
+        if not is_usual or (name is not None and name not in KIND_BY_NAME):
             return None
         form, lane = form_of(name, tuple(map(type, usual))), _LANES.get(urgency)
         if form is None or lane is None:
@@ -116,14 +118,17 @@ def _are_simple_ids(ids: tuple[str, ...]) -> bool:
     )
 
 
-def _concepts_of(named: list[object] | None, most: int) -> tuple[str, ...] | None:
+def _concepts_of(named: list[Any] | None, most: int) -> tuple[str, ...] | None:
     """The different ones in the order sent, at most so many; None where that is not all that is to be said of them."""
     if not most:
         return ()
     assert named is not None, "a form that has concepts is one of a list"
+    if len(named) == 1:  # as in nearly all
+        (concept,) = named
+        return (concept,) if concept.__class__ is str else None
     if set(map(type, named)) != {str}:
         return None
-    concepts: tuple[Any, ...] = tuple(named) if len(named) == 1 else tuple(dict.fromkeys(named))
+    concepts = tuple(dict.fromkeys(named))
     return concepts if len(concepts) <= most else None
 
 
