@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from io import BufferedWriter
 from logging.handlers import RotatingFileHandler
@@ -25,6 +26,7 @@ from typing import Any
 import msgspec
 
 from graph.telling import Operation
+from rules.fields import ID_LENGTH_MAX
 from server.clock import clock_with
 
 FILE_BYTES_MAX = 10_000_000  # 003-51
@@ -33,6 +35,7 @@ BACKUP_DAYS_MAX = 30
 FLUSH_SECONDS = 0.1  # lines below WARNING share one write; a kill -9 may cost so much of them
 LINE_CHARACTERS_MAX = 2_000  # of one message
 FRAMES_MAX = 20
+PSEUDONYMS_MAX = 4_096
 OURS = ("sightline", "server", "graph", "jobs", "db", "rules")
 # `extra` fields that a line may carry; anything else stays out, whoever adds it.
 FIELDS = (
@@ -187,11 +190,18 @@ class Pseudonyms:
     """Keyed hashes of keys (C13): lines about one student can be found by who holds the secret, and by no one else."""
 
     def __init__(self, secret: str) -> None:
-        self._key = blake2b(secret.encode()).digest()
+        self._keyed = blake2b(key=blake2b(secret.encode()).digest(), digest_size=8)
+        self._known = lru_cache(PSEUDONYMS_MAX)(self._made)  # requests come again and again for the same students
 
     def of(self, tenant: int, key: str) -> str:
         """Sixteen hexadecimal digits for a key of a tenant."""
-        return blake2b(f"{tenant}:{key}".encode(), key=self._key, digest_size=8).hexdigest()
+        # What is longer than any id is a stranger's idea, and is not kept.
+        return self._known(tenant, key) if len(key) <= ID_LENGTH_MAX else self._made(tenant, key)
+
+    def _made(self, tenant: int, key: str) -> str:
+        hasher = self._keyed.copy()
+        hasher.update(f"{tenant}:{key}".encode())
+        return hasher.hexdigest()
 
 
 class RequestLog:
@@ -216,7 +226,7 @@ class RequestLog:
             "correlation_id": operation.correlation_id,
             "endpoint": operation.plan.title if operation.plan else None,
             "student_id": self._student(operation),
-            "duration_ms": round(operation.seconds * 1000, 2),
+            "duration_ms": int(operation.seconds * 100_000 + 0.5) / 100,  # round() takes four times as long
             "status_code": operation.status,
             "transport": "http" if operation.is_http else "websocket",
         }

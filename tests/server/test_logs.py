@@ -4,6 +4,7 @@ import ast
 import logging
 import os
 import time
+from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
 
@@ -155,6 +156,16 @@ def test_the_hash_of_a_key_depends_on_tenant_key_and_secret() -> None:
 
     assert ours.of(1, "s1") == ours.of(1, "s1")
     assert (len(hashes), {len(one) for one in hashes}) == (4, {16})
+
+
+@pytest.mark.feature("C13")
+def test_the_hash_of_a_key_never_changes_and_only_ids_are_kept() -> None:
+    ours, secret = Pseudonyms("a secret of more than thirty-two bytes"), b"a secret of more than thirty-two bytes"
+
+    for key in ("s1", "s1", "ä" * 128, "x" * 129):
+        known = blake2b(f"1:{key}".encode(), key=blake2b(secret).digest(), digest_size=8).hexdigest()
+        assert ours.of(1, key) == known
+    assert ours._known.cache_info().currsize == 2
 
 
 @pytest.mark.parametrize(
