@@ -93,6 +93,7 @@ class Claimed(Value, frozen=True):
     seq: int
     received_at: datetime
     traceparent: str | None
+    packed: bytes | None = None  # the event itself: `db.parcels`
 
 
 # Analyzed while near-empty, the outbox would be read and sorted whole for each claim of a backlog (measured: 0 rows/s).
@@ -100,7 +101,7 @@ class Claimed(Value, frozen=True):
 CLAIM_SETTINGS = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 
 CLAIM = """
-select ctid::text as place, kind, student, classroom, occurred_at, seq, received_at, traceparent
+select ctid::text as place, kind, student, classroom, occurred_at, seq, received_at, traceparent, packed
 from outbox
 where tenant = $1 and shard = $2
 order by lane, occurred_at, seq

@@ -173,7 +173,7 @@ async def _work_of(
 ) -> Work:
     """Sort the claimed events into views; set aside those that the roster does not know."""
     rows = [row for row in batch.claimed if row.kind is Waiting.EVENT and row.student]
-    logged = await facts.claimed_events(connection, tenant, [(row.seq, row.received_at) for row in rows])
+    logged = await facts.claimed_events(connection, tenant, rows)
     beside = {row.seq: (row.student, row.classroom) for row in rows}
     new: dict[ViewKey, list[LearningEvent]] = defaultdict(list)
     replayed = set(views_to_replay)
