@@ -254,7 +254,7 @@ async def _marks(connection: Connection, tenant: int, events: Sequence[LearningE
         tenant,
         [e.source for e in events],
         [e.event_id for e in events],
-        [e.kind.value for e in events],
+        [e.kind for e in events],
         [e.student for e in events],
         [e.classroom for e in events],
         [e.assignment for e in events],

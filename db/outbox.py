@@ -134,7 +134,10 @@ async def claim(connection: Connection, tenant: int, shard: int, *, limit: int) 
     """Lock up to `limit` waiting rows of one shard in fold order, live ones first; rows others hold are passed over."""
     rows = await connection.fetch(CLAIM, tenant, shard, limit)
     # In the order of CLAIM's columns; a word of a newer release raises NewerWord.
-    return [Claimed(place, _WAITING.get(kind) or Waiting(kind), *rest) for place, kind, *rest in rows]
+    return [
+        Claimed(place, _WAITING.get(kind) or Waiting(kind), student, classroom, at, seq, received_at, trace, packed)
+        for place, kind, student, classroom, at, seq, received_at, trace, packed in rows
+    ]
 
 
 STILL_WAITING = "select count(*) from outbox where tenant = $1 and seq between $2 and $3 and lane = $4"
