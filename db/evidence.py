@@ -14,6 +14,7 @@ from asyncpg.pgproto.pgproto import UUID  # what asyncpg's rows hold: a uuid.UUI
 from db import corrections
 from db.corrections import Effect, Told
 from db.outbox import BACKFILL_LANE, LIVE_LANE, shard_of
+from db.parcels import packed
 from db.pool import Connection, UnknownTenant
 from rules.evidence import CORRECTION_KINDS, Lane, Submission
 from rules.value import Value
@@ -54,11 +55,11 @@ with head as (
         $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::bigint[], $9::text[], $10::text[], $11::timestamptz[],
         $12::int[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::int[], $19::text[],
         $20::timestamptz[], $21::int[], $22::text[], $23::text[], $24::bool[], $25::text[], $26::text[],
-        $27::smallint[], $28::smallint[]
+        $27::smallint[], $28::smallint[], $31::bytea[]
     ) as s (
         id, source, event_id, fingerprint, place, kind, source_type, occurred_at, revision, student, classroom,
         assignment, quiz, concepts, ratio, submission, due_at, time_spent_ms, target_source, target_event_id,
-        is_late, payload, recorded_by, shard, lane
+        is_late, payload, recorded_by, shard, lane, packed
     )
 ), keyed as (
     insert into event_key (tenant, source, event_id, id, seq, fingerprint, received_at)
@@ -77,8 +78,9 @@ with head as (
         s.payload::json, s.recorded_by
     from keyed k join sent s on s.id = k.id
 ), queued as (
-    insert into outbox (tenant, shard, lane, occurred_at, seq, kind, student, classroom, received_at, traceparent)
-    select $1, s.shard, s.lane, s.occurred_at, k.seq, 'EVENT', s.student, s.classroom, $3, $29
+    insert into outbox (
+        tenant, shard, lane, occurred_at, seq, kind, student, classroom, received_at, traceparent, packed)
+    select $1, s.shard, s.lane, s.occurred_at, k.seq, 'EVENT', s.student, s.classroom, $3, $29, s.packed
     from keyed k join sent s on s.id = k.id
     where s.kind <> all($30::text[])  -- a correction waits beside its targets: see CORRECT
 )
@@ -147,6 +149,7 @@ async def record_all(
         *_columns(submissions, new, ids, recorded_by),
         traceparent,
         _CORRECTIONS,
+        [packed(submissions[place].event) for place in new],
     )
     found: list[Answer | None] = [None] * len(submissions)
     for seq, counted in rows:

@@ -6,9 +6,11 @@ from datetime import datetime
 
 import asyncpg
 
+from db.outbox import Claimed
+from db.parcels import unpacked
 from db.pool import Connection
 from rules.classroom import SCORING_KINDS
-from rules.corrections import ITEM_KINDS
+from rules.corrections import ITEM_KINDS, attempt_of
 from rules.evidence import CORRECTION_KINDS, SCORED_KINDS, Kind, LearningEvent
 from rules.policy import DEFAULT_POLICY, Model, Policy
 from rules.value import Value
@@ -17,6 +19,8 @@ from rules.value import Value
 _EVENT_COLUMNS = """e.source, e.event_id, e.kind, e.occurred_at, e.student, e.classroom, e.revision, e.assignment,
     e.quiz, e.concepts, e.ratio, e.submission, e.due_at, e.time_spent_ms, e.target_source, e.target_event_id,
     e.kind = 'SUBMISSION_REGRADED' and coalesce((e.payload ->> 'onlyIfHigher')::boolean, false) as only_if_higher"""
+
+FEW_EVENTS = 50  # fewer are asked one by one what is said of them, in one round trip
 
 _KIND, _CONCEPTS = map(LearningEvent.__struct_fields__.index, ("kind", "concepts"))
 _KINDS = {kind.value: kind for kind in Kind}
@@ -40,11 +44,14 @@ _IS_OUT = f"""(
 )"""  # noqa: S608 - composed of constants above
 
 # Another grade of the same attempt (`rules.corrections.attempt_of`), come when it may.
+_GRADED_AGAIN = """exists (
+    select from event o
+    where o.tenant = $1 and o.student = e.student and o.source = e.source and o.submission = e.submission
+      and o.ratio is not null and o.event_id <> e.event_id offset 0
+)"""
 _IS_GRADED_AGAIN = f"""(
     e.submission is not null and e.ratio is not null and e.kind in ({_words(SCORING_KINDS)})
-    and exists (select from event o
-                where o.tenant = $1 and o.student = e.student and o.source = e.source and o.submission = e.submission
-                  and o.ratio is not null and o.event_id <> e.event_id offset 0)
+    and {_GRADED_AGAIN}
 )"""
 
 # A regrade, an excuse or a reopening that speaks of the event, come when it may: one look for each way to name it.
@@ -73,6 +80,38 @@ cross join lateral (  -- one look for each row, and `offset 0` so that it stays 
     where l.tenant = $1 and l.seq = c.seq and l.received_at = c.received_at and l.received_at between $4 and $5
     offset 0
 ) e
+"""  # noqa: S608 - composed of constants above
+
+# The same of events whose other columns are at hand.
+MARKS = f"""
+select m.place, m.is_out, m.is_revised
+from (
+    select e.place, {_IS_OUT} as is_out, {_IS_GRADED_AGAIN} or {_IS_CORRECTED} as is_revised
+    from unnest(
+        $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[], $10::text[]
+    ) with ordinality as e (
+        source, event_id, kind, student, classroom, assignment, quiz, ratio, submission, place
+    )
+    offset 0
+) m
+where m.is_out or m.is_revised
+"""  # noqa: S608 - composed of constants above
+
+# Most tenants have no correction and no dead letter at all, and most grades are the first of their submission: then two
+# looks and one for each attempt answer for all events of a batch. What is true of every row leads to the primary key.
+OUTLOOK = f"""
+select
+    exists (select from (
+        select from correction x where x.tenant = $1 and x.target_source >= '' order by x.target_source limit 1
+    ) x) or exists (select from (
+        select from dead_letter d where d.tenant = $1 and d.source >= '' order by d.source limit 1
+    ) d) as is_spoken_of,
+    array(
+        select e.place
+        from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+            as e (source, event_id, student, submission, place)
+        where {_GRADED_AGAIN}
+    ) as graded_again
 """  # noqa: S608 - composed of constants above
 
 # The regrades of an event or of its submission, by their places in the log; they may name no student of their own.
@@ -163,18 +202,67 @@ def event_of(row: asyncpg.Record) -> LearningEvent:
     return LearningEvent(*values)
 
 
-async def claimed_events(
-    connection: Connection, tenant: int, places: Sequence[tuple[int, datetime]]
-) -> list[LoggedEvent]:
-    """Read the log rows at these (seq, received_at) places."""
-    if not places:
-        return []
-    received = [place[1] for place in places]
-    rows = await connection.fetch(
-        CLAIMED_EVENTS, tenant, [place[0] for place in places], received, min(received), max(received)
+async def claimed_events(connection: Connection, tenant: int, rows: Sequence[Claimed]) -> list[LoggedEvent]:
+    """The events of these claimed rows, in no order: what rides in its row is not read from the log again.
+
+    What is said of them is asked in any case, and after the rows of their classes and students were locked: else a void
+    that another fold has just taken into account would be missed.
+    """
+    found: list[LoggedEvent] = []
+    logged: list[Claimed] = []
+    for row in rows:
+        event = unpacked(row)
+        if event is None:
+            logged.append(row)
+        else:
+            found.append(LoggedEvent(event, row.seq, row.received_at, False, False))
+    if found:
+        for place, is_out, is_revised in await _marks(connection, tenant, [entry.event for entry in found]):
+            entry = found[place]
+            found[place] = LoggedEvent(entry.event, entry.seq, entry.received_at, is_out, is_revised)
+    return found + await _from_log(connection, tenant, logged) if logged else found
+
+
+async def _from_log(connection: Connection, tenant: int, rows: Sequence[Claimed]) -> list[LoggedEvent]:
+    """The log's rows of these events."""
+    received = [row.received_at for row in rows]
+    records = await connection.fetch(
+        CLAIMED_EVENTS, tenant, [row.seq for row in rows], received, min(received), max(received)
     )
     beside = len(LearningEvent.__struct_fields__)
-    return [LoggedEvent(event_of(row), *row[beside:]) for row in rows]
+    return [LoggedEvent(event_of(record), *record[beside:]) for record in records]
+
+
+async def _marks(connection: Connection, tenant: int, events: Sequence[LearningEvent]) -> list[tuple[int, bool, bool]]:
+    """(place, is_out, is_revised) of those of these events, no corrections, of which either holds."""
+    if len(events) > FEW_EVENTS:
+        again = [(e, place) for place, e in enumerate(events) if attempt_of(e) is not None]
+        outlook = await connection.fetchrow(
+            OUTLOOK,
+            tenant,
+            [e.source for e, _ in again],
+            [e.event_id for e, _ in again],
+            [e.student for e, _ in again],
+            [e.submission for e, _ in again],
+            [place for _, place in again],
+        )
+        assert outlook is not None
+        if not outlook["is_spoken_of"]:
+            return [(place, False, True) for place in outlook["graded_again"]]
+    rows = await connection.fetch(
+        MARKS,
+        tenant,
+        [e.source for e in events],
+        [e.event_id for e in events],
+        [e.kind for e in events],
+        [e.student for e in events],
+        [e.classroom for e in events],
+        [e.assignment for e in events],
+        [e.quiz for e in events],
+        [e.ratio for e in events],
+        [e.submission for e in events],
+    )
+    return [(place - 1, is_out, is_revised) for place, is_out, is_revised in rows]
 
 
 async def log_of_students(

@@ -93,6 +93,7 @@ class Claimed(Value, frozen=True):
     seq: int
     received_at: datetime
     traceparent: str | None
+    packed: bytes | None = None  # the event itself: `db.parcels`
 
 
 # Analyzed while near-empty, the outbox would be read and sorted whole for each claim of a backlog (measured: 0 rows/s).
@@ -100,7 +101,7 @@ class Claimed(Value, frozen=True):
 CLAIM_SETTINGS = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 
 CLAIM = """
-select ctid::text as place, kind, student, classroom, occurred_at, seq, received_at, traceparent
+select ctid::text as place, kind, student, classroom, occurred_at, seq, received_at, traceparent, packed
 from outbox
 where tenant = $1 and shard = $2
 order by lane, occurred_at, seq
@@ -133,7 +134,10 @@ async def claim(connection: Connection, tenant: int, shard: int, *, limit: int) 
     """Lock up to `limit` waiting rows of one shard in fold order, live ones first; rows others hold are passed over."""
     rows = await connection.fetch(CLAIM, tenant, shard, limit)
     # In the order of CLAIM's columns; a word of a newer release raises NewerWord.
-    return [Claimed(place, _WAITING.get(kind) or Waiting(kind), *rest) for place, kind, *rest in rows]
+    return [
+        Claimed(place, _WAITING.get(kind) or Waiting(kind), student, classroom, at, seq, received_at, trace, packed)
+        for place, kind, student, classroom, at, seq, received_at, trace, packed in rows
+    ]
 
 
 STILL_WAITING = "select count(*) from outbox where tenant = $1 and seq between $2 and $3 and lane = $4"

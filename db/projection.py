@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import astuple
 
 from db.pool import Connection
 from rules.classroom import EMPTY_VIEW, CountedScore, OpenItem, View, Work
@@ -147,53 +148,61 @@ where k.tenant = $1 and k.student = w.student and k.classroom = w.classroom and 
 class Wanted:
     """Which views to load; `items` and `concepts` None means all of a view's rows (it will be replayed)."""
 
-    items: Mapping[ViewKey, Collection[str] | None]
-    concepts: Mapping[ViewKey, Collection[str] | None]
+    items: Mapping[ViewKey, set[str] | None]
+    concepts: Mapping[ViewKey, set[str] | None]
+
+
+class Stored(Protocol):
+    """A view as it is stored, with rows of it; None is a row that does not exist."""
+
+    @property
+    def view(self) -> View: ...
+    @property
+    def works(self) -> Mapping[str, Work | None]: ...
+    @property
+    def standings(self) -> Mapping[str, Standing | None]: ...
 
 
 @dataclass(slots=True)
 class Moves:
-    """The rows that a batch of folds changed, gathered for one set-based save."""
+    """The rows that a batch of folds changed, gathered in key order for one set-based save."""
 
-    views: dict[ViewKey, View] = field(default_factory=dict)
+    views: list[tuple[ViewKey, View]] = field(default_factory=list)
     dropped_views: list[ViewKey] = field(default_factory=list)
     works: list[tuple[ViewKey, Work]] = field(default_factory=list)
     dropped_works: list[tuple[ViewKey, str]] = field(default_factory=list)
     standings: list[tuple[ViewKey, Standing]] = field(default_factory=list)
+    students: set[str] = field(default_factory=set)  # in whose views anything changed
 
-    def compare(self, key: ViewKey, before: ViewState, after: ViewState, *, is_replay: bool) -> None:
-        """Gather what differs. Rows that a replay no longer has are dropped, standings to an empty row.
+    def compare(self, key: ViewKey, before: Stored, after: ViewState, *, is_replay: bool) -> None:
+        """Gather what differs; views come in key order.
 
-        A vanished standing stays as an empty row (and reads as NO_DATA), for a live stream must tell that the
-        evidence is gone.
+        `after` may hold only what was touched, but for a replay: rows that it no longer has are dropped, standings to
+        an empty row. A vanished standing stays as an empty row (and reads as NO_DATA), for a live stream must tell that
+        the evidence is gone.
         """
-        if after.view != before.view:
-            if after.view == EMPTY_VIEW:
-                self.dropped_views.append(key)
-            else:
-                self.views[key] = after.view
-        self.works += [(key, work) for item, work in after.works.items() if work != before.works.get(item)]
-        self.standings += [
-            (key, standing)
-            for concept, standing in after.standings.items()
-            if standing != before.standings.get(concept)
-        ]
+        is_moved = after.view != before.view
+        if is_moved and after.view == EMPTY_VIEW:
+            self.dropped_views.append(key)
+        elif is_moved:
+            self.views.append((key, after.view))
+        standings, saved_works, saved_standings = after.standings, before.works, before.standings
         if is_replay:
-            self.dropped_works += [(key, item) for item in before.works.keys() - after.works.keys()]
-            gone = before.standings.keys() - after.standings.keys()
-            empty = [(key, Standing(concept)) for concept in gone]
-            self.standings += [(k, s) for k, s in empty if s != before.standings[s.concept]]
-
-    @property
-    def moved_keys(self) -> set[ViewKey]:
-        """The views in which anything changed."""
-        return (
-            self.views.keys()
-            | set(self.dropped_views)
-            | {key for key, _ in self.works}
-            | {key for key, _ in self.dropped_works}
-            | {key for key, _ in self.standings}
-        )
+            dropped = [(key, item) for item in sorted(saved_works.keys() - after.works.keys())]
+            self.dropped_works += dropped
+            is_moved = is_moved or bool(dropped)
+            gone = saved_standings.keys() - standings.keys()
+            standings = {**standings, **{concept: Standing(concept) for concept in gone}}
+        for item in sorted(after.works):
+            if (work := after.works[item]) != saved_works.get(item):
+                self.works.append((key, work))
+                is_moved = True
+        for concept in sorted(standings):
+            if (standing := standings[concept]) != saved_standings.get(concept):
+                self.standings.append((key, standing))
+                is_moved = True
+        if is_moved:
+            self.students.add(key[0])
 
 
 def view_of(values: Sequence[Any]) -> View:
@@ -295,26 +304,29 @@ async def save(
 ) -> None:
     """Save what moved, each kind set-based and in key order, standings stamped with both change numbers."""
     if moves.views:
-        await connection.execute(SAVE_VIEWS, tenant, *_columns(_view_row(k, v) for k, v in sorted(moves.views.items())))
+        await connection.execute(SAVE_VIEWS, tenant, *_columns(_view_row(key, view) for key, view in moves.views))
     if moves.dropped_views:
-        await connection.execute(DROP_VIEWS, tenant, *_columns(sorted(moves.dropped_views)))
+        await connection.execute(DROP_VIEWS, tenant, *_columns(moves.dropped_views))
     if moves.works:
-        ordered = sorted(moves.works, key=lambda kept: (kept[0], kept[1].item))
-        await connection.execute(SAVE_WORKS, tenant, *_columns(_work_row(key, work) for key, work in ordered))
+        await connection.execute(SAVE_WORKS, tenant, *_columns(_work_row(key, work) for key, work in moves.works))
     if moves.dropped_works:
-        await connection.execute(
-            DROP_WORKS, tenant, *_columns((*key, item) for key, item in sorted(moves.dropped_works))
-        )
+        await connection.execute(DROP_WORKS, tenant, *_columns((*key, item) for key, item in moves.dropped_works))
     if moves.standings:
-        rows = [
-            _standing_row(key, standing, class_changes.get(key[1], 0), student_changes[key[0]])
-            for key, standing in sorted(moves.standings, key=lambda kept: (kept[0], kept[1].concept))
-        ]
-        await connection.execute(SAVE_STANDINGS, tenant, *_columns(rows))
+        students = [key[0] for key, _ in moves.standings]
+        classrooms = [key[1] for key, _ in moves.standings]
+        await connection.execute(
+            SAVE_STANDINGS,
+            tenant,
+            students,
+            classrooms,
+            *_columns(astuple(standing) for _, standing in moves.standings),  # its fields in the order of the columns
+            [class_changes.get(classroom, 0) for classroom in classrooms],
+            [student_changes[student] for student in students],
+        )
 
 
-def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+def _columns(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True))
 
 
 def _view_row(key: ViewKey, view: View) -> tuple[Any, ...]:
@@ -345,11 +357,3 @@ def _work_row(key: ViewKey, work: Work) -> tuple[Any, ...]:
         work.counted,
         *(work.counted_place or (None, None, None, None)),
     )
-
-
-def _standing_row(key: ViewKey, s: Standing, class_change: int, student_change: int) -> tuple[Any, ...]:
-    return (
-        *key, s.concept, s.count, s.earlier_sum, s.newest, s.successes, s.quiz_attempts, s.score, s.last_evidence_at,
-        s.mastered_at, s.rank, s.claimed_at, s.best, s.latest, s.time_spent_ms, s.last_accessed_at, s.policy_version,
-        class_change, student_change,
-    )  # fmt: skip

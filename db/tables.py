@@ -284,6 +284,7 @@ class Outbox(SQLModel, table=True):
     classroom: str = _text("classroom", default="")
     received_at: datetime = _when("received_at")
     traceparent: str | None = _text("traceparent", null=True)
+    packed: bytes | None = Field(default=None, sa_column=Column("packed", LargeBinary))  # the event: db/parcels.py
     __table_args__ = (
         SqlIndex("outbox_by_seq", "tenant", "seq"),
         # A fold asks whether a touch of its classes waits; events are nearly all of what waits.

@@ -324,7 +324,7 @@ class Drain:
             if [(c.seq, c.kind, c.occurred_at) for c in claimed] != [(row.seq, row.kind, row.occurred_at)]:
                 return
             if row.kind is Waiting.EVENT:
-                [logged] = await facts.claimed_events(connection, tenant, [(row.seq, row.received_at)])
+                [logged] = await facts.claimed_events(connection, tenant, [row])
                 dead = (logged.event.source, logged.event.event_id)
                 await dead_letters.bury(connection, tenant, dead, error=type(error).__name__, now=self.clock())
             else:

@@ -34,23 +34,24 @@ class Known:
     works: dict[str, Work | None] = field(default_factory=dict)
     standings: dict[str, Standing | None] = field(default_factory=dict)
 
-    def state_of(self, items: Iterable[str] | None, concepts: Iterable[str] | None) -> ViewState:
-        """The view with these of its rows, which must be known; None stands for all."""
-        works, standings = self.works, self.standings
-        kept_works = works.keys() if items is None else items
-        kept_standings = standings.keys() if concepts is None else concepts
+    @property
+    def state(self) -> ViewState:
+        """The view with all of its rows, which must be known."""
         return ViewState(
             self.view,
-            {item: work for item in kept_works if (work := works[item]) is not None},
-            {concept: standing for concept in kept_standings if (standing := standings[concept]) is not None},
+            {item: work for item, work in self.works.items() if work is not None},
+            {concept: standing for concept, standing in self.standings.items() if standing is not None},
         )
 
-    def follow(self, before: ViewState, after: ViewState, *, is_replay: bool) -> None:
-        """Take over what a fold made of the view, as it is saved (`db.projection.Moves.compare`)."""
+    def follow(self, before: ViewState | None, after: ViewState) -> None:
+        """Take over what a fold made of the view, as it is saved (`db.projection.Moves.compare`).
+
+        `before` is the whole of it where it was rebuilt, else None.
+        """
         self.view = after.view
         self.works.update(after.works)
         self.standings.update(after.standings)
-        if is_replay:
+        if before is not None:
             self.works.update(dict.fromkeys(before.works.keys() - after.works.keys()))
             self.standings.update({name: Standing(name) for name in before.standings.keys() - after.standings.keys()})
 
@@ -244,9 +245,9 @@ class Recall:
             self.students[student].overall = known
         return known
 
-    def follow(self, key: ViewKey, known: Known, before: ViewState, after: ViewState, *, is_replay: bool) -> None:
-        """Take over what the fold made of a view."""
-        known.follow(before, after, is_replay=is_replay)
+    def follow(self, key: ViewKey, known: Known, before: ViewState | None, after: ViewState) -> None:
+        """Take over what the fold made of a view; `before` as `Known.follow` takes it."""
+        known.follow(before, after)
         if key[1]:
             self._folded.setdefault(key[1], {})[key[0]] = after.view
 

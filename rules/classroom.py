@@ -1,7 +1,7 @@
 """One student's work in one class, and what a whole class adds up to."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -200,16 +200,14 @@ def _numbers_of(work: Work | None) -> tuple[int, int, int, int, int]:
 def view_after(
     view: View,
     *,
-    earlier: Mapping[str, Work],
-    works: Mapping[str, Work],
-    touched: Iterable[str],
+    earlier: Mapping[str, Work | None],
+    changed: Mapping[str, Work],
     last: EvidenceKey,
     last_active_at: datetime | None,
 ) -> View:
-    """Move a view's numbers by what the touched items say now, less what they said before."""
+    """Move a view's numbers by what the changed items say now, less what they said before."""
     assigned, graded, submitted = view.assigned, view.graded, view.submitted
     score_sum, score_count = view.score_sum, view.score_count
-    changed = {item: works[item] for item in touched}
     for item, work in changed.items():
         before, after = _numbers_of(earlier.get(item)), _numbers_of(work)
         assigned += after[0] - before[0]

@@ -58,6 +58,17 @@ class ViewState(Value, frozen=True):
     standings: dict[str, Standing]
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another view of the same student, continued by the very same events under an equal policy.
+
+    `standings` are those it had before, `moved` what came of them: of equal standings the same comes again.
+    """
+
+    standings: Mapping[str, Standing | None]
+    moved: Mapping[str, Standing]
+
+
 def needs_replay(view: View, events: Sequence[LearningEvent], *, revised: bool) -> bool:
     """Whether the view must be rebuilt from the log instead of continued.
 
@@ -67,10 +78,13 @@ def needs_replay(view: View, events: Sequence[LearningEvent], *, revised: bool) 
     if revised:
         return True
     last = view.last
-    # The instants differ nearly always, and a key is made anew each time it is asked for.
-    if last is not None and any(event.occurred_at <= last[0] and event.key <= last for event in events):
-        return True
-    attempts = [attempt for event in events if (attempt := attempt_of(event)) is not None]
+    if last is not None:
+        last_at = last[0]
+        for event in events:
+            # The instants differ nearly always, and a key is made anew each time it is asked for.
+            if event.occurred_at <= last_at and event.key <= last:
+                return True
+    attempts = [attempt for event in events if event.submission is not None and (attempt := attempt_of(event))]
     return len(attempts) != len(set(attempts))
 
 
@@ -83,28 +97,49 @@ def fold_view(state: ViewState, events: Sequence[LearningEvent], *, policy: Poli
     """
     if not events:
         return state
-    works, standings = dict(state.works), dict(state.standings)
-    last_active_at = state.view.last_active_at
-    touched: dict[str, None] = {}
-    _in_order(state.view.last, events)
+    moved = continue_view(state.view, state.works, state.standings, events, policy=policy, is_class=is_class)
+    return ViewState(moved.view, {**state.works, **moved.works}, {**state.standings, **moved.standings})
+
+
+def continue_view(
+    view: View,
+    works: Mapping[str, Work | None],
+    standings: Mapping[str, Standing | None],
+    events: Sequence[LearningEvent],
+    *,
+    policy: Policy,
+    is_class: bool,
+    beside: Beside | None = None,
+) -> ViewState:
+    """The same, returning of works and standings only what the events move; None is a row that does not exist."""
+    _in_order(view.last, events)
+    moved: dict[str, Standing] = {}
+    if beside is not None:
+        earlier = beside.standings
+        moved = {c: one for c, one in beside.moved.items() if standings.get(c) == earlier.get(c)}
+    shared = frozenset(moved)
+    is_all_shared = beside is not None and len(moved) == len(beside.moved)
+    last_active_at = view.last_active_at
+    touched: dict[str, Work] = {}
     for event in events:
-        if EFFECTS[event.kind].is_active:
+        kind = event.kind
+        if EFFECTS[kind].is_active:
             last_active_at = event.occurred_at
-        for concept in event.concepts:
-            standing = standings.get(concept) or fresh_standing(concept)
-            moved = advance(standing, event, policy=policy)
-            if moved is not standing:
-                standings[concept] = moved
-        if is_class and event.kind in WORK_KINDS and (item := event.item) is not None:
-            works[item] = work_after(works.get(item) or fresh_work(item), event)
-            touched[item] = None
+        if not is_all_shared:
+            for concept in event.concepts:
+                if concept in shared:
+                    continue
+                standing = moved.get(concept) or standings.get(concept) or fresh_standing(concept)
+                after = advance(standing, event, policy=policy)
+                if after is not standing:
+                    moved[concept] = after
+        if is_class and kind in WORK_KINDS and (item := event.assignment or event.quiz) is not None:
+            touched[item] = work_after(touched.get(item) or works.get(item) or fresh_work(item), event)
     last = events[-1].key
     if not is_class:
-        return ViewState(View(last=last, last_active_at=last_active_at), works, standings)
-    view = view_after(
-        state.view, earlier=state.works, works=works, touched=touched, last=last, last_active_at=last_active_at
-    )
-    return ViewState(view, works, standings)
+        return ViewState(View(last=last, last_active_at=last_active_at), {}, moved)
+    after_view = view_after(view, earlier=works, changed=touched, last=last, last_active_at=last_active_at)
+    return ViewState(after_view, touched, moved)
 
 
 def _in_order(last: EvidenceKey | None, events: Sequence[LearningEvent]) -> None:

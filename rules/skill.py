@@ -123,16 +123,16 @@ def advance(standing: Standing, event: LearningEvent, *, policy: Policy) -> Stan
     """
     effect = EFFECTS[event.kind]
     if effect.is_evidence and event.ratio is not None:
-        return _with_evidence(standing, event, event.ratio, policy)
+        return _with_evidence(standing, event, effect, event.ratio, policy)
     spent_ms = event.time_spent_ms if effect.is_counting_time else None
     if effect.is_active or spent_ms:
-        return _with_activity(standing, event, spent_ms or 0, policy)
+        return _with_activity(standing, event, effect, spent_ms or 0, policy)
     return standing
 
 
-def _with_activity(standing: Standing, event: LearningEvent, spent_ms: int, policy: Policy) -> Standing:
+def _with_activity(standing: Standing, event: LearningEvent, effect: Effect, spent_ms: int, policy: Policy) -> Standing:
     """Progress without a score: time, access and rank."""
-    effect, at = EFFECTS[event.kind], event.occurred_at
+    at = event.occurred_at
     return Standing(
         standing.concept,
         standing.count,
@@ -143,7 +143,7 @@ def _with_activity(standing: Standing, event: LearningEvent, spent_ms: int, poli
         standing.score,
         standing.last_evidence_at,
         standing.mastered_at,
-        max(standing.rank, effect.rank),
+        effect.rank if effect.rank > standing.rank else standing.rank,
         at if standing.claimed_at is None and event.kind is Kind.CONCEPT_MASTERED else standing.claimed_at,
         standing.best,
         standing.latest,
@@ -153,10 +153,10 @@ def _with_activity(standing: Standing, event: LearningEvent, spent_ms: int, poli
     )
 
 
-def _with_evidence(standing: Standing, event: LearningEvent, ratio: int, policy: Policy) -> Standing:
+def _with_evidence(standing: Standing, event: LearningEvent, effect: Effect, ratio: int, policy: Policy) -> Standing:
     """One more piece of evidence, and the progress that comes with it."""
-    effect, at, kind = EFFECTS[event.kind], event.occurred_at, event.kind
-    newest = min(ratio, MILLION)  # extra credit lifts no mastery above 1
+    at, kind = event.occurred_at, event.kind
+    newest = ratio if ratio < MILLION else MILLION  # extra credit lifts no mastery above 1
     earlier_sum = standing.earlier_sum + (standing.newest or 0)
     count = standing.count + 1
     successes, quiz_attempts = standing.successes, standing.quiz_attempts
@@ -182,9 +182,9 @@ def _with_evidence(standing: Standing, event: LearningEvent, ratio: int, policy:
         score,
         at,
         mastered_at,
-        max(standing.rank, effect.rank),
+        effect.rank if effect.rank > standing.rank else standing.rank,
         at if standing.claimed_at is None and kind is Kind.CONCEPT_MASTERED else standing.claimed_at,
-        ratio if standing.best is None else max(standing.best, ratio),
+        ratio if standing.best is None or ratio > standing.best else standing.best,
         ratio,
         standing.time_spent_ms + (event.time_spent_ms or 0),
         at if effect.is_active else standing.last_accessed_at,

@@ -42,9 +42,10 @@ STEPS = {
         ("write JSON", "graph.http", "response_of"),
     ),
     "worker": (
+        ("rows to events", "db.facts", "unpacked"),
         ("log rows to events", "db.facts", "event_of"),
         ("view rows to views", "db.projection", "view_of"),
-        ("continue views", "jobs.fold", "fold_view"),
+        ("continue views", "jobs.fold", "continue_view"),
         ("replay views", "jobs.fold", "replay_view"),
         ("compare", "db.projection", "Moves.compare"),
         ("columns of views, work, standings", "db.projection", "_columns"),

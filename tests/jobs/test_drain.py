@@ -23,8 +23,9 @@ from jobs import fold as fold_module
 from jobs.drain import Drain
 from jobs.fold import Batch
 from jobs.replay import drift
+from rules.classroom import View
 from rules.evidence import LearningEvent
-from rules.outcome import ViewState, fold_view, replay_view
+from rules.outcome import ViewState, continue_view, replay_view
 from tests.rows.district import District
 from tests.support.events import Mill, graded, submission, void
 from tests.support.tenants import fresh_tenant
@@ -57,12 +58,12 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, event_id: str) -> None:
         bites(events)
         return replay_view(events, **given)
 
-    def fold(state: ViewState, events: Sequence[LearningEvent], **given: Any) -> ViewState:
+    def go_on(view: View, works: Any, standings: Any, events: Sequence[LearningEvent], **given: Any) -> ViewState:
         bites(events)
-        return fold_view(state, events, **given)
+        return continue_view(view, works, standings, events, **given)
 
     monkeypatch.setattr(fold_module, "replay_view", replay)
-    monkeypatch.setattr(fold_module, "fold_view", fold)
+    monkeypatch.setattr(fold_module, "continue_view", go_on)
 
 
 @pytest.mark.feature("000-09")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from db import background, changes, fold_level, outbox, timelines
@@ -37,11 +38,18 @@ async def all_shards(drain: Drain, tenant: int) -> int:
 
 
 async def renamed(url: str, mill: Mill, event_id: str, kind: str) -> None:
-    """Make a recorded event one of a kind that only a newer release knows; only the owner can."""
+    """Make a recorded event one of a kind that only a newer release knows, in the log and as it waits; only the owner
+    can."""
     owner = await asyncpg.connect(url)
     try:
-        statement = "update event set kind = $3 where tenant = $1 and event_id = $2"
-        await owner.execute(statement, mill.tenant, event_id, kind)
+        statement = "update event set kind = $3 where tenant = $1 and event_id = $2 returning seq"
+        seq = await owner.fetchval(statement, mill.tenant, event_id, kind)
+        waiting = "select packed from outbox where tenant = $1 and seq = $2"
+        for row in await owner.fetch(waiting, mill.tenant, seq):
+            layout, source, name, _, *rest = msgspec.msgpack.decode(row["packed"])
+            parcel = msgspec.msgpack.encode([layout, source, name, kind, *rest])
+            statement = "update outbox set packed = $3 where tenant = $1 and seq = $2"
+            await owner.execute(statement, mill.tenant, seq, parcel)
     finally:
         await owner.close()
 

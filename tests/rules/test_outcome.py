@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,16 @@ from hypothesis import strategies as st
 
 from rules.classroom import EMPTY_VIEW, ClassFacts, CountedScore, View, rollup_of
 from rules.evidence import Kind, LearningEvent
-from rules.outcome import OutOfOrder, assess_classroom, fold_view, needs_replay, replay_view
+from rules.outcome import (
+    Beside,
+    OutOfOrder,
+    ViewState,
+    assess_classroom,
+    continue_view,
+    fold_view,
+    needs_replay,
+    replay_view,
+)
 from rules.policy import DEFAULT_POLICY, Model, Policy
 from tests.rules.samples import (
     BERLIN,
@@ -71,6 +81,28 @@ def test_shortcut_or_replay_whatever_arrives_when_the_state_is_that_of_the_log(
             state = fold_view(state, arrived, policy=DEFAULT_POLICY, is_class=is_class)
 
     assert state == replay_view(events, policy=DEFAULT_POLICY, is_class=is_class)
+
+
+@pytest.mark.feature("000-08", "000-11", "001-02")
+@given(histories(has_regrades=False), CUTS, POLICIES, st.sets(st.integers(0, 30)))
+def test_a_view_beside_another_takes_over_only_what_it_would_have_come_to_itself(
+    events: list[LearningEvent], cuts: list[int], policy: Policy, elsewhere: set[int]
+) -> None:
+    """Some events are of another class: where the two views differ before a batch, they go on differing."""
+    everywhere = here = NOTHING
+    for number, batch in enumerate(cut(sorted(events, key=lambda e: e.key), cuts)):
+        if not batch:
+            continue
+        told: Any = {"events": batch, "policy": policy}
+        moved = continue_view(everywhere.view, {}, everywhere.standings, **told, is_class=False)
+        if number not in elsewhere:
+            before = {name: everywhere.standings.get(name) for name in moved.standings}
+            beside = Beside(before, moved.standings)
+            alone = continue_view(here.view, here.works, here.standings, **told, is_class=True)
+
+            assert continue_view(here.view, here.works, here.standings, **told, is_class=True, beside=beside) == alone
+            here = ViewState(alone.view, here.works | alone.works, here.standings | alone.standings)
+        everywhere = ViewState(moved.view, {}, everywhere.standings | moved.standings)
 
 
 @pytest.mark.feature("000-13")
