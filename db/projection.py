@@ -33,10 +33,8 @@ cross join lateral (
 """  # noqa: S608 - composed of constants above
 
 # A view that is continued wants named rows, one that is replayed wants all: two joins, for with one condition for both
-# the planner falls back to an index that reads a whole class for each row wanted (measured: 20 times slower). The
-# comparisons of rows are for the same reason: only the primary key, which begins with the student, can serve them.
-# And so is the order, which only the primary key has: planned while the table is empty, all indexes look alike, and a
-# connection keeps that plan (measured: 100 ms instead of 1 for 40 rows of a class of 30, until somebody analyzes).
+# the planner falls back to an index that reads a whole class for each row wanted (measured: 20 times slower). Both
+# indexes of standings begin with these columns, in two orders, so whichever it takes leads to the rows themselves.
 _STANDING_COLUMNS = """s.student, s.classroom, s.concept, s.count, s.earlier_sum, s.newest, s.successes,
     s.quiz_attempts, s.score, s.last_evidence_at, s.mastered_at, s.rank, s.claimed_at, s.best, s.latest,
     s.time_spent_ms, s.last_accessed_at, s.policy_version"""
@@ -46,20 +44,14 @@ select {_STANDING_COLUMNS}
 from unnest($2::text[], $3::text[], $4::text[]) as w (student, classroom, concept)
 cross join lateral (
     select * from standing k
-    where k.tenant = $1 and k.student = w.student
-        and (k.student, k.classroom, k.concept) >= (w.student, w.classroom, w.concept)
-        and (k.student, k.classroom, k.concept) <= (w.student, w.classroom, w.concept)
-    order by k.classroom, k.concept offset 0
+    where k.tenant = $1 and k.student = w.student and k.classroom = w.classroom and k.concept = w.concept offset 0
 ) s
 union all
 select {_STANDING_COLUMNS}
 from unnest($5::text[], $6::text[]) as w (student, classroom)
 cross join lateral (
     select * from standing k
-    where k.tenant = $1 and k.student = w.student
-        and (k.student, k.classroom) >= (w.student, w.classroom)
-        and (k.student, k.classroom) <= (w.student, w.classroom)
-    order by k.classroom, k.concept offset 0
+    where k.tenant = $1 and k.student = w.student and k.classroom = w.classroom offset 0
 ) s
 """  # noqa: S608 - composed of constants above
 
@@ -86,16 +78,16 @@ cross join lateral (
 SAVE_VIEWS = """
 insert into view_state (
     tenant, student, classroom, last_occurred_at, last_revision, last_source, last_event_id, assigned, graded,
-    submitted, score_sum, score_count, last_active_at, open_items, recent)
+    submitted, score_sum, score_count, last_active_at, open_items, recent, class_change)
 select $1, w.* from unnest(
     $2::text[], $3::text[], $4::timestamptz[], $5::int[], $6::text[], $7::text[], $8::int[], $9::int[], $10::int[],
-    $11::bigint[], $12::int[], $13::timestamptz[], $14::json[], $15::json[]) as w
+    $11::bigint[], $12::int[], $13::timestamptz[], $14::json[], $15::json[], $16::bigint[]) as w
 on conflict (tenant, classroom, student) do update set
     last_occurred_at = excluded.last_occurred_at, last_revision = excluded.last_revision,
     last_source = excluded.last_source, last_event_id = excluded.last_event_id, assigned = excluded.assigned,
     graded = excluded.graded, submitted = excluded.submitted, score_sum = excluded.score_sum,
     score_count = excluded.score_count, last_active_at = excluded.last_active_at, open_items = excluded.open_items,
-    recent = excluded.recent
+    recent = excluded.recent, class_change = excluded.class_change
 """
 
 DROP_VIEWS = """
@@ -165,13 +157,9 @@ class Moves:
         """Gather what differs. Rows that a replay no longer has are dropped, standings to an empty row.
 
         A vanished standing stays as an empty row (and reads as NO_DATA), for a live stream must tell that the
-        evidence is gone.
+        evidence is gone. A view whose standings alone moved is saved, too: live streams find them by its stamp.
         """
-        if after.view != before.view:
-            if after.view == EMPTY_VIEW:
-                self.dropped_views.append(key)
-            else:
-                self.views[key] = after.view
+        moved = len(self.standings)
         self.works += [(key, work) for item, work in after.works.items() if work != before.works.get(item)]
         self.standings += [
             (key, standing)
@@ -183,6 +171,16 @@ class Moves:
             gone = before.standings.keys() - after.standings.keys()
             empty = [(key, Standing(concept)) for concept in gone]
             self.standings += [(k, s) for k, s in empty if s != before.standings[s.concept]]
+        if after.view != EMPTY_VIEW:
+            if after.view != before.view or len(self.standings) > moved:
+                self.views[key] = after.view
+        elif before.view != EMPTY_VIEW:
+            self.dropped_views.append(key)
+
+    @property
+    def unstamped(self) -> set[str]:
+        """The classes of standings that moved where no view is left to stamp."""
+        return {key[1] for key, _ in self.standings if key not in self.views}
 
     @property
     def moved_keys(self) -> set[ViewKey]:
@@ -293,9 +291,10 @@ async def save(
     class_changes: Mapping[str, int],
     student_changes: Mapping[str, int],
 ) -> None:
-    """Save what moved, each kind set-based and in key order, standings stamped with both change numbers."""
+    """Save what moved, each kind set-based and in key order, views and standings stamped with the change numbers."""
     if moves.views:
-        await connection.execute(SAVE_VIEWS, tenant, *_columns(_view_row(k, v) for k, v in sorted(moves.views.items())))
+        view_rows = (_view_row(key, view, class_changes.get(key[1], 0)) for key, view in sorted(moves.views.items()))
+        await connection.execute(SAVE_VIEWS, tenant, *_columns(view_rows))
     if moves.dropped_views:
         await connection.execute(DROP_VIEWS, tenant, *_columns(sorted(moves.dropped_views)))
     if moves.works:
@@ -317,7 +316,7 @@ def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _view_row(key: ViewKey, view: View) -> tuple[Any, ...]:
+def _view_row(key: ViewKey, view: View, class_change: int) -> tuple[Any, ...]:
     last = view.last or (None, None, None, None)
     return (
         *key,
@@ -330,6 +329,7 @@ def _view_row(key: ViewKey, view: View) -> tuple[Any, ...]:
         view.last_active_at,
         msgspec.json.encode(view.open_items).decode() if view.open_items else "[]",
         msgspec.json.encode(view.recent).decode() if view.recent else "[]",
+        class_change,
     )
 
 
