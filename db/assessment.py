@@ -135,16 +135,23 @@ select $1, w.*, $13, $14 from unnest(
     $10::bool[], $11::json[], $12::text[]) as w
 """
 
+# Where somebody has counted the class up without stamping its views, what came until then is not stamped.
 SAVE_CLASSROOMS = """
 update classroom_state c set
     change_no = w.change_no, risk_no = w.risk_no, completion_rate = w.completion_rate,
     average_score = w.average_score, submission_rate = w.submission_rate, active_students = w.active_students,
-    policy_version = w.policy_version, assessed_at = $11, reassess_at = w.reassess_at
+    policy_version = w.policy_version, assessed_at = $12, reassess_at = w.reassess_at,
+    stamped_to = w.change_no, stamped_from = case
+        when not w.is_stamped then w.change_no
+        when c.stamped_to = c.change_no then c.stamped_from
+        else c.change_no
+    end
 from unnest(
-    $2::text[], $3::bigint[], $4::bigint[], $5::int[], $6::int[], $7::int[], $8::int[], $9::int[], $10::timestamptz[]
+    $2::text[], $3::bigint[], $4::bigint[], $5::int[], $6::int[], $7::int[], $8::int[], $9::int[], $10::timestamptz[],
+    $11::bool[]
 ) as w (
     classroom, change_no, risk_no, completion_rate, average_score, submission_rate, active_students, policy_version,
-    reassess_at)
+    reassess_at, is_stamped)
 where c.tenant = $1 and c.classroom = w.classroom
 """
 
@@ -185,6 +192,7 @@ class ClassOutcome:
     memories: Mapping[FlagKey, FlagMemory]  # those that differ
     policy_version: int
     reassess_at: datetime | None
+    is_stamped: bool = True  # whether each view of which a standing moved says so: see db.changes
 
 
 async def lock_classrooms(
@@ -400,6 +408,7 @@ def _classroom_row(outcome: ClassOutcome) -> tuple[Any, ...]:
         rollup.active_students,
         outcome.policy_version,
         outcome.reassess_at,
+        outcome.is_stamped,
     )
 
 

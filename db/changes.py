@@ -19,7 +19,7 @@ from db.timelines import Effect, LoggedRow
 from rules.kinds import Kind
 from rules.skill import Standing
 
-PAGE = 200  # rows held in memory for one reader, however much they have missed
+PAGE = 200  # rows held in memory for one reader, however much they have missed; of a large class, one a student
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,38 +185,72 @@ class ChangedStanding:
         return standing.count > 0 or standing.rank > 0 or standing.last_accessed_at is not None
 
 
-_CHANGED = f"""
-select s.student, s.classroom, s.concept, s.class_change, s.student_change, {STANDING_COLUMNS}, {CONCEPT_COLUMNS},
-    {POLICY_COLUMNS}
-from standing s
+_CHANGED = f"""s.student, s.classroom, s.concept, s.class_change, s.student_change, {STANDING_COLUMNS},
+    {CONCEPT_COLUMNS}, {POLICY_COLUMNS}"""
+_BESIDE = """
 left join concept c on c.tenant = $1 and c.concept = s.concept
 left join classroom_policy p on p.tenant = $1 and p.classroom = s.classroom and p.version = s.policy_version
-"""  # noqa: S608 - constants of ours
-
-# The plain bound beside the row comparison is what the index of change numbers can use. A student's own changes have
-# none: it would cost every fold an entry for each row, and all of a student's standings lie side by side in the key.
-CLASSROOM_STANDINGS = f"""{_CHANGED}
-where s.tenant = $1 and s.classroom = $2 and s.class_change >= $3
-    and (s.class_change, s.student, s.concept) > ($3, $4::text, $5::text)
-order by s.class_change, s.student, s.concept limit $6
 """
 
-STUDENT_STANDINGS = f"""{_CHANGED}
+# No index knows change numbers: it would cost every fold an entry for each row. What has changed in a class stands in
+# the views that say so, and, where not every change since then was stamped on its views (an older worker was there, a
+# view was dropped, a snapshot goes back further), among all rows of the class. All of a student's standings lie side by
+# side in the key. `offset 0`: each look by itself, and only where the one before leads there.
+_FOUND = """
+select r.* from classroom_state c
+cross join lateral (
+    select v.student from view_state v
+    where v.tenant = $1 and v.classroom = c.classroom and v.class_change >= <first> offset 0
+) m
+cross join lateral (
+    select * from standing s
+    where s.tenant = $1 and s.student = m.student and s.classroom = c.classroom and s.class_change >= <first> offset 0
+) r
+where c.tenant = $1 and c.classroom = <classroom> and c.stamped_to = c.change_no and c.stamped_from < <first>
+union all
+select r.* from classroom_state c
+cross join lateral (
+    select * from standing s where s.tenant = $1 and s.classroom = c.classroom and s.class_change >= <first> offset 0
+) r
+where c.tenant = $1 and c.classroom = <classroom> and not (c.stamped_to = c.change_no and c.stamped_from < <first>)
+"""
+
+
+def _found(classroom: str, first: str) -> str:
+    """Every standing of the class written by this change or a later one."""
+    return _FOUND.replace("<classroom>", classroom).replace("<first>", first)
+
+
+# Each page of a snapshot looks at all rows of the class: it is a page of as many as the class has students, so that the
+# pages are no more than the concepts.
+CLASSROOM_STANDINGS = f"""
+select {_CHANGED}
+from (
+    select f.* from ({_found("$2", "$3")}) f
+    where (f.class_change, f.student, f.concept) > ($3, $4::text, $5::text)
+    order by f.class_change, f.student, f.concept
+    limit greatest($6, (select a.active_students from classroom_state a where a.tenant = $1 and a.classroom = $2))
+) s {_BESIDE}
+order by s.class_change, s.student, s.concept
+"""  # noqa: S608 - constants of ours
+
+STUDENT_STANDINGS = f"""
+select {_CHANGED}
+from standing s {_BESIDE}
 where s.tenant = $1 and s.student = $2 and s.student_change >= $3
     and (s.student_change, s.classroom, s.concept) > ($3, $4::text, $5::text)
 order by s.student_change, s.classroom, s.concept limit $6
-"""
+"""  # noqa: S608 - constants of ours
 
 
 MANY_CLASSROOM_STANDINGS = f"""
-select k.place, x.*
+select k.place, {_CHANGED}
 from unnest($2::text[], $3::bigint[]) with ordinality as k (classroom, no, place)
 cross join lateral (
-    {_CHANGED}
-    where s.tenant = $1 and s.classroom = k.classroom and s.class_change > k.no
-    order by s.class_change, s.student, s.concept limit $4
-) x
-order by k.place, x.class_change, x.student, x.concept
+    select f.* from ({_found("k.classroom", "(k.no + 1)")}) f
+    order by f.class_change, f.student, f.concept limit $4
+) s {_BESIDE}
+order by k.place, s.class_change, s.student, s.concept
 """  # noqa: S608 - constants of ours
 
 

@@ -32,6 +32,8 @@ where h.tenant = $1
 """  # noqa: S608 - a constant of ours
 # Planned while the outbox is near-empty, the statement would scan and sort it for ever, also when a backlog has come.
 BY_INDEX = "SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off"
+# For short asks by one plan, made for any values: one of their own would cost each more than the look itself.
+PLANNED_ONCE = f"{BY_INDEX}; SET LOCAL plan_cache_mode = force_generic_plan"
 
 
 @dataclass(frozen=True, slots=True)

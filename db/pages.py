@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from db.freshness import BY_INDEX, LAG_MS_MAX, WITHHELD_MAX
+from db.freshness import LAG_MS_MAX, PLANNED_ONCE, WITHHELD_MAX
 from db.pool import Connection
 from db.written import IN_DOUBT, KEPT, Fields, Page, Part, Writer, moment, truth
 
-# Many short asks by one plan: a plan of their own would cost each of them more than the look itself.
-SETTINGS = f"{BY_INDEX}; SET LOCAL plan_cache_mode = force_generic_plan"
+SETTINGS = PLANNED_ONCE
 ASKS_MAX = 64  # in one statement
 ENROLLED_TODAY = "m.started <= today.day and (m.ended is null or m.ended > today.day)"
 

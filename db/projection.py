@@ -34,10 +34,8 @@ cross join lateral (
 """  # noqa: S608 - composed of constants above
 
 # A view that is continued wants named rows, one that is replayed wants all: two joins, for with one condition for both
-# the planner falls back to an index that reads a whole class for each row wanted (measured: 20 times slower). The
-# comparisons of rows are for the same reason: only the primary key, which begins with the student, can serve them.
-# And so is the order, which only the primary key has: planned while the table is empty, all indexes look alike, and a
-# connection keeps that plan (measured: 100 ms instead of 1 for 40 rows of a class of 30, until somebody analyzes).
+# the planner falls back to an index that reads a whole class for each row wanted (measured: 20 times slower). Both
+# indexes of standings begin with these columns, in two orders, so whichever it takes leads to the rows themselves.
 _STANDING_COLUMNS = """s.student, s.classroom, s.concept, s.count, s.earlier_sum, s.newest, s.successes,
     s.quiz_attempts, s.score, s.last_evidence_at, s.mastered_at, s.rank, s.claimed_at, s.best, s.latest,
     s.time_spent_ms, s.last_accessed_at, s.policy_version"""
@@ -47,20 +45,14 @@ select {_STANDING_COLUMNS}
 from unnest($2::text[], $3::text[], $4::text[]) as w (student, classroom, concept)
 cross join lateral (
     select * from standing k
-    where k.tenant = $1 and k.student = w.student
-        and (k.student, k.classroom, k.concept) >= (w.student, w.classroom, w.concept)
-        and (k.student, k.classroom, k.concept) <= (w.student, w.classroom, w.concept)
-    order by k.classroom, k.concept offset 0
+    where k.tenant = $1 and k.student = w.student and k.classroom = w.classroom and k.concept = w.concept offset 0
 ) s
 union all
 select {_STANDING_COLUMNS}
 from unnest($5::text[], $6::text[]) as w (student, classroom)
 cross join lateral (
     select * from standing k
-    where k.tenant = $1 and k.student = w.student
-        and (k.student, k.classroom) >= (w.student, w.classroom)
-        and (k.student, k.classroom) <= (w.student, w.classroom)
-    order by k.classroom, k.concept offset 0
+    where k.tenant = $1 and k.student = w.student and k.classroom = w.classroom offset 0
 ) s
 """  # noqa: S608 - composed of constants above
 
@@ -87,16 +79,16 @@ cross join lateral (
 SAVE_VIEWS = """
 insert into view_state (
     tenant, student, classroom, last_occurred_at, last_revision, last_source, last_event_id, assigned, graded,
-    submitted, score_sum, score_count, last_active_at, open_items, recent)
+    submitted, score_sum, score_count, last_active_at, open_items, recent, class_change)
 select $1, w.* from unnest(
     $2::text[], $3::text[], $4::timestamptz[], $5::int[], $6::text[], $7::text[], $8::int[], $9::int[], $10::int[],
-    $11::bigint[], $12::int[], $13::timestamptz[], $14::json[], $15::json[]) as w
+    $11::bigint[], $12::int[], $13::timestamptz[], $14::json[], $15::json[], $16::bigint[]) as w
 on conflict (tenant, classroom, student) do update set
     last_occurred_at = excluded.last_occurred_at, last_revision = excluded.last_revision,
     last_source = excluded.last_source, last_event_id = excluded.last_event_id, assigned = excluded.assigned,
     graded = excluded.graded, submitted = excluded.submitted, score_sum = excluded.score_sum,
     score_count = excluded.score_count, last_active_at = excluded.last_active_at, open_items = excluded.open_items,
-    recent = excluded.recent
+    recent = excluded.recent, class_change = excluded.class_change
 """
 
 DROP_VIEWS = """
@@ -173,20 +165,17 @@ class Moves:
     dropped_works: list[tuple[ViewKey, str]] = field(default_factory=list)
     standings: list[tuple[ViewKey, Standing]] = field(default_factory=list)
     students: set[str] = field(default_factory=set)  # in whose views anything changed
+    unstamped: set[str] = field(default_factory=set)  # classes of standings that moved where no view is left to stamp
 
     def compare(self, key: ViewKey, before: Stored, after: ViewState, *, is_replay: bool) -> None:
         """Gather what differs; views come in key order.
 
         `after` may hold only what was touched, but for a replay: rows that it no longer has are dropped, standings to
         an empty row. A vanished standing stays as an empty row (and reads as NO_DATA), for a live stream must tell that
-        the evidence is gone.
+        the evidence is gone. A view whose standings alone moved is saved, too: live streams find them by its stamp.
         """
-        is_moved = after.view != before.view
-        if is_moved and after.view == EMPTY_VIEW:
-            self.dropped_views.append(key)
-        elif is_moved:
-            self.views.append((key, after.view))
         standings, saved_works, saved_standings = after.standings, before.works, before.standings
+        is_moved = after.view != before.view
         if is_replay:
             dropped = [(key, item) for item in sorted(saved_works.keys() - after.works.keys())]
             self.dropped_works += dropped
@@ -197,11 +186,20 @@ class Moves:
             if (work := after.works[item]) != saved_works.get(item):
                 self.works.append((key, work))
                 is_moved = True
+        so_far = len(self.standings)
         for concept in sorted(standings):
             if (standing := standings[concept]) != saved_standings.get(concept):
                 self.standings.append((key, standing))
-                is_moved = True
-        if is_moved:
+        has_news = len(self.standings) > so_far
+        if after.view != EMPTY_VIEW:
+            if has_news or after.view != before.view:
+                self.views.append((key, after.view))
+        else:
+            if before.view != EMPTY_VIEW:
+                self.dropped_views.append(key)
+            if has_news:
+                self.unstamped.add(key[1])
+        if is_moved or has_news:
             self.students.add(key[0])
 
 
@@ -302,9 +300,10 @@ async def save(
     class_changes: Mapping[str, int],
     student_changes: Mapping[str, int],
 ) -> None:
-    """Save what moved, each kind set-based and in key order, standings stamped with both change numbers."""
+    """Save what moved, each kind set-based and in key order, views and standings stamped with the change numbers."""
     if moves.views:
-        await connection.execute(SAVE_VIEWS, tenant, *_columns(_view_row(key, view) for key, view in moves.views))
+        view_rows = (_view_row(key, view, class_changes.get(key[1], 0)) for key, view in moves.views)
+        await connection.execute(SAVE_VIEWS, tenant, *_columns(view_rows))
     if moves.dropped_views:
         await connection.execute(DROP_VIEWS, tenant, *_columns(moves.dropped_views))
     if moves.works:
@@ -329,7 +328,7 @@ def _columns(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
     return list(zip(*rows, strict=True))
 
 
-def _view_row(key: ViewKey, view: View) -> tuple[Any, ...]:
+def _view_row(key: ViewKey, view: View, class_change: int) -> tuple[Any, ...]:
     last = view.last or (None, None, None, None)
     return (
         *key,
@@ -342,6 +341,7 @@ def _view_row(key: ViewKey, view: View) -> tuple[Any, ...]:
         view.last_active_at,
         msgspec.json.encode(view.open_items).decode() if view.open_items else "[]",
         msgspec.json.encode(view.recent).decode() if view.recent else "[]",
+        class_change,
     )
 
 

@@ -432,6 +432,7 @@ class ViewState(SQLModel, table=True):
     last_active_at: datetime | None = _when("last_active_at", null=True)
     open_items: str = Field(sa_column=Column("open_items", JSON, nullable=False, server_default=text("'[]'")))
     recent: str = Field(sa_column=Column("recent", JSON, nullable=False, server_default=text("'[]'")))
+    class_change: int = _int("class_change", default=0, big=True)  # no standing of the view has a newer one
     __table_args__ = (SqlIndex("view_state_by_student", "tenant", "student"),)
 
 
@@ -480,7 +481,8 @@ class Standing(SQLModel, table=True):
     class_change: int = _int("class_change", big=True)
     student_change: int = _int("student_change", big=True)
     __table_args__ = (
-        SqlIndex("standing_by_class_change", "tenant", "classroom", "class_change", "student", "concept"),
+        # No number that each change moves: a new version of a row would need an entry in every index of the table.
+        SqlIndex("standing_by_classroom", "tenant", "classroom", "student", "concept"),
     )
 
 
@@ -492,6 +494,9 @@ class ClassroomState(SQLModel, table=True):
     classroom: str = _id("classroom")
     change_no: int = _int("change_no", default=0, big=True)
     risk_no: int = _int("risk_no", default=0, big=True)
+    # All changes after `stamped_from` are stamped on the views they moved, as long as `stamped_to` is `change_no`.
+    stamped_from: int = _int("stamped_from", default=0, big=True)
+    stamped_to: int = _int("stamped_to", default=0, big=True)
     completion_rate: int | None = _int("completion_rate", null=True)
     average_score: int | None = _int("average_score", null=True)
     submission_rate: int | None = _int("submission_rate", null=True)

@@ -17,7 +17,7 @@ import strawberry
 
 from db import changes
 from db.changes import PAGE, Position
-from db.freshness import BY_INDEX, Freshness
+from db.freshness import PLANNED_ONCE, Freshness
 from db.live import Topic, Watch
 from db.pool import Connection, tenant_transaction
 from graph.patience import patiently
@@ -355,7 +355,7 @@ async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Curso
 
     async def load() -> Page[Row]:
         name = stream.name
-        async with tenant_transaction(context.pool, name.tenant, read_only=True, settings=BY_INDEX) as connection:
+        async with tenant_transaction(context.pool, name.tenant, read_only=True, settings=PLANNED_ONCE) as connection:
             position = await stream.position(connection, name.tenant, name.key, context.engine.clock())
             if cursor.place is None and (position.epoch, position.no) == (epoch, cursor.no):
                 return Page(position)
@@ -378,7 +378,7 @@ async def _pages(
     """What stands past whole changes (class, epoch, number) of many classes, in two statements."""
     tenant, now = stream.name.tenant, context.engine.clock()
     assert stream.read_many is not None, "this stream reads one by one"
-    async with tenant_transaction(context.pool, tenant, read_only=True, settings=BY_INDEX) as connection:
+    async with tenant_transaction(context.pool, tenant, read_only=True, settings=PLANNED_ONCE) as connection:
         keys = [key for key, _, _ in places]
         positions = dict(zip(places, await changes.classroom_positions(connection, tenant, keys, now), strict=True))
         moved = [place for place in places if (positions[place].epoch, positions[place].no) != place[1:]]
@@ -389,7 +389,7 @@ async def _pages(
 
 async def _position(context: Context, stream: Stream[Any]) -> Position:
     name = stream.name
-    async with tenant_transaction(context.pool, name.tenant, read_only=True, settings=BY_INDEX) as connection:
+    async with tenant_transaction(context.pool, name.tenant, read_only=True, settings=PLANNED_ONCE) as connection:
         return await stream.position(connection, name.tenant, name.key, context.engine.clock())
 
 

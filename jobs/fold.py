@@ -1,7 +1,7 @@
 """Fold one claimed batch inside its transaction: lock, read the facts, let the rules decide, write what differs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -119,8 +119,9 @@ async def fold(connection: Connection, tenant: int, batch: Batch, *, now: dateti
     traceparent = batch.traceparent
     now = _never_before(now, counters.values())
     assessed = await _assess(
-        connection, tenant, roster.zones, counters, policies, recall, now=now, traceparent=traceparent
-    )
+        connection, tenant, roster.zones, counters, policies, recall,
+        unstamped=moves.unstamped, now=now, traceparent=traceparent,
+    )  # fmt: skip
     recall.number(assessed, student_changes)
     return Moved(
         tenant=tenant,
@@ -382,6 +383,7 @@ async def _assess(
     policies: Mapping[str, Policy],
     recall: Recall,
     *,
+    unstamped: Container[str],
     now: datetime,
     traceparent: str | None,
 ) -> dict[str, Counters]:
@@ -390,7 +392,14 @@ async def _assess(
         return {}
     around = await _surroundings(connection, tenant, zones, recall, now=now)
     outcomes = [
-        _outcome(classroom, around[classroom], counters[classroom], policies[classroom], now=now)
+        _outcome(
+            classroom,
+            around[classroom],
+            counters[classroom],
+            policies[classroom],
+            is_stamped=classroom not in unstamped,
+            now=now,
+        )
         for classroom in sorted(zones)
     ]
     flags = {classroom: found.flags for classroom, found in around.items()}
@@ -416,7 +425,7 @@ async def _surroundings(
 
 
 def _outcome(
-    classroom: str, around: Surroundings, counters: Counters, policy: Policy, *, now: datetime
+    classroom: str, around: Surroundings, counters: Counters, policy: Policy, *, is_stamped: bool, now: datetime
 ) -> ClassOutcome:
     assessed = assess_classroom(around.facts, policy=policy, now=now)
     changes, memories = transitions({key: flag.memory for key, flag in around.flags.items()}, assessed, now=now)
@@ -429,4 +438,5 @@ def _outcome(
         memories=memories,
         policy_version=policy.version,
         reassess_at=min(moments, default=None),
+        is_stamped=is_stamped,
     )

@@ -1,6 +1,7 @@
 """The fold's statements find their rows by index, whatever the planner knows about the tables."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime
 from itertools import count
@@ -218,7 +219,8 @@ async def test_a_plan_made_for_the_first_standing_serves_the_thousandth(
     finally:
         await connection.close()
 
-    assert [scan["Index Name"] for scan in scans(plan)] == ["standing_pkey", "standing_pkey"]
+    conditions = [set(re.findall(r"\b(tenant|student|classroom|concept) =", s["Index Cond"])) for s in scans(plan)]
+    assert conditions == [{"tenant", "student", "classroom", "concept"}, {"tenant", "student", "classroom"}]
     assert not any("Sort" in part["Node Type"] for part in _parts(plan))
 
 
