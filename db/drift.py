@@ -54,6 +54,16 @@ order by s.student
 """
 
 STUDENT_PAGE = "select student from student where tenant = $1 and student > $2 order by student limit $3"
+# No log is counted beyond what matters.
+LENGTHS = """
+select l.length from unnest($2::text[]) with ordinality as s (student, place)
+cross join lateral (
+    select count(*) as length
+    from (select from event e where e.tenant = $1 and e.student = s.student limit $3 offset 0) one
+) l
+order by s.place
+"""
+
 CLASSROOM_PAGE = "select classroom from classroom where tenant = $1 and classroom > $2 order by classroom limit $3"
 COUNTS = """
 select (select count(*) from student s where s.tenant = $1) as students,
@@ -109,6 +119,11 @@ async def students_of_classroom(connection: Connection, tenant: int, classroom: 
 async def student_page(connection: Connection, tenant: int, *, after: str, limit: int) -> list[str]:
     """The next rostered students by key."""
     return [row["student"] for row in await connection.fetch(STUDENT_PAGE, tenant, after, limit)]
+
+
+async def log_lengths(connection: Connection, tenant: int, students: Sequence[str], *, at_most: int) -> list[int]:
+    """How many events each of these students has, counted up to `at_most`."""
+    return [row["length"] for row in await connection.fetch(LENGTHS, tenant, list(students), at_most)]
 
 
 async def classroom_page(connection: Connection, tenant: int, *, after: str, limit: int) -> list[str]:

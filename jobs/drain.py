@@ -16,6 +16,7 @@ from db.outbox import Claimed, Touch, Waiting
 from db.pool import COLLIDED, LOST, Connection, Pool, tenant_transaction
 from db.tally import Tally
 from db.trace import UNTRACED, Span, Tracer, within
+from jobs.allowance import Allowance, Held
 from jobs.fold import Batch, Unfoldable, fold, give_up
 from jobs.memory import Memory, Recall
 from rules.evidence import LearningEvent
@@ -112,6 +113,7 @@ class Drain:
     folded: Folded = field(default_factory=Folded)
     level: int = FOLD_LEVEL
     memory: Memory = field(default_factory=Memory)
+    allowance: Allowance = field(default_factory=Allowance)
     _loose: set[tuple[int, int, str]] = field(default_factory=set)  # notes that could not be taken back yet
 
     async def shard(self, tenant: int, shard: int, *, keep_going: Callable[[], bool] = lambda: True) -> int:
@@ -187,7 +189,13 @@ class Drain:
         self.live.announce(moved)
 
     async def _once(self, tenant: int, shard: int, limit: int) -> Drained:
+        """One transaction of up to `limit` rows, as far as the process may hold them beside those it does."""
+        async with self.allowance.up_to(limit) as held:
+            return await self._within(tenant, shard, held)
+
+    async def _within(self, tenant: int, shard: int, held: Held) -> Drained:
         """One transaction: claim, fold, delete, commit; then publish."""
+        limit = held.rows
         limit_ms = FOLD_MS if limit > 1 else SINGLE_FOLD_MS
         moved = Moved(tenant=tenant)
         settings = f"{fold_level.held(tenant)}; {outbox.CLAIM_SETTINGS}"
@@ -202,6 +210,7 @@ class Drain:
                     raise OtherLevel(level)
                 recall = self.memory.recall(tenant, era)
                 claimed = await outbox.claim(connection, tenant, shard, limit=limit)
+                held.keep(len(claimed))
                 self.folded.claimed += len(claimed)
                 refolds = [row for row in claimed if row.kind is Waiting.REFOLD_CLASSROOM]
                 if refolds:
@@ -319,7 +328,8 @@ class Drain:
         self.folded.failures["ROW_DEAD"] += 1
         log.error("row_dead", extra={"tenant": tenant, "error": type(error).__name__}, exc_info=error)
         dead: tuple[str, str] | None = None
-        async with tenant_transaction(self.pool, tenant, settings=outbox.CLAIM_SETTINGS) as connection:
+        transaction = tenant_transaction(self.pool, tenant, settings=outbox.CLAIM_SETTINGS)
+        async with self.allowance.up_to(1), transaction as connection:
             claimed = await outbox.claim(connection, tenant, shard, limit=1)
             if [(c.seq, c.kind, c.occurred_at) for c in claimed] != [(row.seq, row.kind, row.occurred_at)]:
                 return

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from db import background, drift
@@ -27,6 +28,7 @@ from jobs.shadow import Comparer, Difference
 log = logging.getLogger(__name__)
 
 STEP_STUDENTS = 32  # replayed by one fold transaction at most: live events of their shard wait behind it
+STEP_EVENTS = 1_000  # of their logs together (002-09), but for a student who has more
 STEP_CLASSROOMS = 8
 DIFFERENCES_MAX = 50  # of each kind of row
 WAIT_SECONDS = 0.05
@@ -184,7 +186,8 @@ class Run:
             if at.phase == "classrooms":
                 limit = 1 if self._only_compares else STEP_CLASSROOMS
                 return await self._classrooms(connection, at.after, limit=limit)
-            return await self._students(connection, at.after)
+            students = await self._students(connection, at.after)
+            return students if self._only_compares else await self._bounded(connection, students)
 
     async def _students(self, connection: Connection, after: str) -> list[str]:
         job = self._job
@@ -194,6 +197,12 @@ class Run:
             known = await drift.students_of_classroom(connection, self._tenant, job.classroom)
             return [student for student in known if student > after][:STEP_STUDENTS]
         return await drift.student_page(connection, self._tenant, after=after, limit=STEP_STUDENTS)
+
+    async def _bounded(self, connection: Connection, students: list[str]) -> list[str]:
+        """As many of them as one step may replay: whoever has years of events goes alone."""
+        lengths = await drift.log_lengths(connection, self._tenant, students, at_most=STEP_EVENTS)
+        count = sum(total <= STEP_EVENTS for total in accumulate(lengths))
+        return students[: max(1, count)]
 
     async def _classrooms(self, connection: Connection, after: str, *, limit: int) -> list[str]:
         job = self._job

@@ -104,7 +104,7 @@ class Cluster:
 
     async def open(self) -> None:
         """Start every api and worker, on a database that is migrated, and wait until they serve."""
-        ports = _free_ports(APIS)
+        ports = free_ports(APIS)
         self.apis = [await self._member("api", port, place) for place, port in enumerate(ports)]
         self.workers = [await self._member("worker", 0, place) for place in range(WORKERS)]
         for member in self.members:
@@ -248,7 +248,7 @@ def _socket_of(database_url: str) -> Path:
     return Path(parse_qs(urlsplit(database_url).query)["host"][0]) / ".s.PGSQL.5432"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now; they stay ours for lack of interest, which has to do."""
     sockets = [socket.socket() for _ in range(count)]
     try:

@@ -309,6 +309,28 @@ async def test_a_job_whose_worker_dies_is_gone_on_with_by_another_behind_its_las
     assert await school.is_right()
 
 
+@pytest.mark.feature("002-09")
+async def test_a_step_replays_no_more_events_than_its_bound_and_who_has_more_goes_alone(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recompute, "STEP_EVENTS", 16)
+    school = await school_of(pool, live)  # eight events a student
+    await school.mill.recorded_and_folded([graded(f"more{n}", "s3", 0.5, at=100 + n) for n in range(20)])
+    await corrupted(school)
+    steps: list[list[str]] = []
+    touching = touch
+
+    async def noted(*given: Any, **named: Any) -> int:
+        steps.append([one.student or one.classroom for one in given[2]])
+        return await touching(*given, **named)
+
+    monkeypatch.setattr(recompute, "touch", noted)
+    await school.done()
+
+    assert steps == [["s1", "s2"], ["s3"], ["s4", "s5"], ["7b", "8c"]]
+    assert await school.is_right()
+
+
 @pytest.mark.feature("X-38")
 async def test_a_job_that_a_newer_release_has_begun_is_gone_on_with(pool: Pool, live: Live) -> None:
     school = await school_of(pool, live)
