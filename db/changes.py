@@ -295,9 +295,11 @@ def _changed_standing(row: asyncpg.Record) -> ChangedStanding:
     )
 
 
-# Events of students whom the roster does not know are shown elsewhere, to admins and integrators only (X-10).
-# `offset 0`: else all corrections, dead letters and students of the tenant are read and hashed for one page.
-RECORDED = """
+def recorded_of(classroom: str, after: str) -> str:
+    """The statement for the events of a class past a position of the log; $1 tenant, $4 how many, $5 kinds shown."""
+    # Events of students whom the roster does not know are shown elsewhere, to admins and integrators only (X-10).
+    # `offset 0`: else all corrections, dead letters and students of the tenant are read and hashed for one page.
+    return f"""
 select e.student, e.id, e.seq, e.source, e.event_id, e.kind, e.source_type, e.occurred_at, e.received_at, e.classroom,
     e.assignment, e.quiz, e.concepts, e.ratio, e.submission, e.due_at, e.time_spent_ms, e.is_late,
     case
@@ -324,13 +326,16 @@ select e.student, e.id, e.seq, e.source, e.event_id, e.kind, e.source_type, e.oc
         else 'EFFECTIVE'
     end as effect
 from event e
-where e.tenant = $1 and e.classroom = $2 and e.seq > $3 and e.kind = any($5::text[])
+where e.tenant = $1 and e.classroom = {classroom} and e.seq > {after} and e.kind = any($5::text[])
     and (e.student = '' or exists (select from student s where s.tenant = $1 and s.student = e.student offset 0))
 order by e.seq limit $4
-"""
+"""  # noqa: S608 - names of ours
 
 
-_SHOWN = [kind.value for kind in Kind]  # a kind of a newer release is one that ours cannot show (X-38)
+RECORDED = recorded_of("$2", "$3")
+
+
+SHOWN_KINDS = [kind.value for kind in Kind]  # a kind of a newer release is one that ours cannot show (X-38)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,13 +350,19 @@ async def recorded_events(
     connection: Connection, tenant: int, classroom: str, *, after: int, limit: int = PAGE
 ) -> list[RecordedEvent]:
     """The events of a class past a position of the log, in its order."""
-    found = []
-    for row in await connection.fetch(RECORDED, tenant, classroom, after, limit, _SHOWN):
-        columns = dict(row)
-        student = columns.pop("student")
-        marks = {"kind": Kind(row["kind"]), "concepts": tuple(row["concepts"]), "effect": Effect(row["effect"])}
-        found.append(RecordedEvent(student, LoggedRow(**{**columns, **marks})))
-    return found
+    rows = await connection.fetch(RECORDED, tenant, classroom, after, limit, SHOWN_KINDS)
+    return [recorded_event(dict(row)) for row in rows]
+
+
+def recorded_event(columns: dict[str, Any]) -> RecordedEvent:
+    """One row of the log and whom it is about."""
+    student = columns.pop("student")
+    marks = {
+        "kind": Kind(columns["kind"]),
+        "concepts": tuple(columns["concepts"]),
+        "effect": Effect(columns["effect"]),
+    }
+    return RecordedEvent(student, LoggedRow(**{**columns, **marks}))
 
 
 # What a process asks once a second of all that its streams follow, for whatever message was lost.

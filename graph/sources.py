@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import strawberry
 
-from db import background, changes, visibility
+from db import background, changes, many_changes, visibility
 from db.background import Job
 from db.changes import ChangedStanding, RecordedEvent, RiskTransition
 from db.classrooms import ClassroomRow, classrooms_of_keys
@@ -16,7 +16,7 @@ from graph.refusal import ErrorCode, Refused
 from graph.request import Context
 from graph.rights import Right, Ties
 from graph.standings import key_of
-from graph.streams import Stream
+from graph.streams import Many, Stream
 from graph.tokens import Cursor, StreamName
 from rules.access import (
     Viewer,
@@ -43,6 +43,7 @@ def risk_stream(context: Context, key: str) -> Stream[RiskTransition]:
         position=changes.risk_position,
         number=lambda numbers: numbers[1],
         read=read,
+        many=Many(many_changes.risk_positions, many_changes.many_risk_changes),
         place=lambda row: Cursor(row.no),
         is_state=False,
         trace=lambda row: row.traceparent,
@@ -95,7 +96,7 @@ def _class_mastery_stream(context: Context, key: str) -> Stream[ChangedStanding]
         position=changes.classroom_position,
         number=lambda numbers: numbers[0],
         read=read,
-        read_many=changes.many_classroom_standings,
+        many=Many(changes.classroom_positions, changes.many_classroom_standings),
         place=lambda row: Cursor(row.class_change, (row.student, row.mastery.concept.key)),
         is_state=True,
         is_in_snapshot=lambda row: row.has_trace,
@@ -140,6 +141,7 @@ def event_stream(context: Context, key: str) -> Stream[RecordedEvent]:
         right=Right(_classroom_ties(context, key), _taught(may_subscribe_events)),
         position=changes.log_position,
         read=read,
+        many=Many(many_changes.log_positions, many_changes.many_recorded_events),
         place=lambda row: Cursor(row.event.seq),
         is_state=False,
     )

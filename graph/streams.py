@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 
 import strawberry
 
-from db import changes
 from db.changes import PAGE, Position
 from db.freshness import PLANNED_ONCE, Freshness
 from db.live import Topic, Watch
@@ -78,6 +77,14 @@ class Page(Generic[Row]):
         return self.rows is not None and len(self.rows) >= PAGE
 
 
+@dataclass(frozen=True, slots=True)
+class Many(Generic[Row]):
+    """How many classes are read in two statements, past whole changes, where many move at once."""
+
+    positions: Callable[[Connection, int, Sequence[str], datetime], Awaitable[list[Position]]]
+    read: Callable[[Connection, int, Sequence[tuple[str, int]]], Awaitable[list[list[Row]]]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream(Generic[Row]):
     """What is followed, and how it is read. `place` says where a row stands; `right` is judged again and again."""
@@ -88,8 +95,7 @@ class Stream(Generic[Row]):
     position: Callable[[Connection, int, str, datetime], Awaitable[Position]]
     read: Callable[[Connection, Cursor], Awaitable[Sequence[Any]]]  # within the transaction that read the position
     place: Callable[[Row], Cursor]
-    # The same for many classes past whole changes, where many move at once; their positions are those of classes.
-    read_many: Callable[[Connection, int, Sequence[tuple[str, int]]], Awaitable[list[list[Row]]]] | None = None
+    many: Many[Row] | None = None
     number: Callable[[Any], int] = lambda numbers: numbers  # of this stream, among those that its topic has come to
     is_state: bool
     is_in_snapshot: Callable[[Row], bool] = lambda row: True
@@ -318,7 +324,7 @@ class Feed(Generic[Row, Message]):
     @property
     def kind(self) -> Hashable | None:
         """Streams of many classes are read together, from whole changes on."""
-        is_many = self._stream.read_many is not None and self._teller.cursor.place is None
+        is_many = self._stream.many is not None and self._teller.cursor.place is None
         return (self.name.subscription, self.name.tenant, self.name.kind) if is_many else None
 
     def has_reached(self, numbers: Any) -> bool:
@@ -363,7 +369,7 @@ async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Curso
         return Page(position, rows if stream.finish is None else await stream.finish(rows, position.point))
 
     fanout = context.engine.fanout
-    if stream.read_many is not None and cursor.place is None and cursor.no >= 0:
+    if stream.many is not None and cursor.place is None and cursor.no >= 0:
         name = stream.name
         kind, item = (name.subscription, name.tenant, name.kind), (name.key, epoch, cursor.no)
         found = await fanout.together(kind, item, partial(_pages, context, stream))
@@ -377,12 +383,12 @@ async def _pages(
 ) -> dict[tuple[str, int, int], Page[Row]]:
     """What stands past whole changes (class, epoch, number) of many classes, in two statements."""
     tenant, now = stream.name.tenant, context.engine.clock()
-    assert stream.read_many is not None, "this stream reads one by one"
+    assert stream.many is not None, "this stream reads one by one"
     async with tenant_transaction(context.pool, tenant, read_only=True, settings=PLANNED_ONCE) as connection:
         keys = [key for key, _, _ in places]
-        positions = dict(zip(places, await changes.classroom_positions(connection, tenant, keys, now), strict=True))
+        positions = dict(zip(places, await stream.many.positions(connection, tenant, keys, now), strict=True))
         moved = [place for place in places if (positions[place].epoch, positions[place].no) != place[1:]]
-        rows = await stream.read_many(connection, tenant, [(key, no) for key, _, no in moved]) if moved else []
+        rows = await stream.many.read(connection, tenant, [(key, no) for key, _, no in moved]) if moved else []
     pages: dict[tuple[str, int, int], Page[Row]] = {place: Page(position) for place, position in positions.items()}
     return pages | {place: Page(positions[place], found) for place, found in zip(moved, rows, strict=True)}
 

@@ -341,12 +341,11 @@ async def test_an_audience_that_cannot_be_read_for_fails_for_each_and_the_next_s
     await begun(*listeners)
     await seated(desk, 2)
 
-    async def fail(*_arguments: object, **_named: object) -> Any:
+    def fail(*_arguments: object, **_named: object) -> Any:
         raise asyncpg.DataError("a row that nobody can read")
 
     with monkeypatch.context() as broken:
-        broken.setattr("db.changes.classroom_position", fail)
-        broken.setattr("db.changes.classroom_positions", fail)
+        broken.setattr("db.changes.freshness_of", fail)
         await desk.fold(graded("e1", "s1", 0.5))
         codes = [await listener.refusal() for listener in listeners]
 

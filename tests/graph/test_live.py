@@ -12,8 +12,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from db.changes import RISK_CHANGES
 from db.live import Live, open_live
+from db.many_changes import MANY_RISK_CHANGES
 from db.pool import Pool
 from rules.access import Role, Scope
 from rules.evidence import Kind, LearningEvent
@@ -441,7 +441,7 @@ async def test_listeners_of_one_class_share_its_reads_and_a_slow_one_misses_noth
     waiting = [asyncio.create_task(listener.messages(4)) for listener in fast]
     await desk.fold(assigned("s1", 1))
     alike = await asyncio.gather(*waiting)
-    reads = counted.asked[RISK_CHANGES]
+    reads = counted.asked[MANY_RISK_CHANGES]
     await desk.fold(assigned("s1", 2))
     late = await slow.messages(5)
 

@@ -1,0 +1,82 @@
+"""What is read for many classes at once is what is read for each: the same rows in the same order."""
+
+from datetime import timedelta
+
+import pytest
+
+from db import changes, many_changes
+from db.live import Live
+from db.pool import Pool, tenant_transaction
+from rules.access import Role
+from tests.support.events import graded, void
+from tests.support.listening import EVENTS, NOW, RISK, Desk, begun, open_desk, seated
+
+CLASSES = ("class-0", "class-1", "class-2")
+STRANGE = "nobody-teaches-here"
+
+
+async def lively(pool: Pool, live: Live) -> Desk:
+    """Three classes with transitions and events: of one the oldest transitions are kept no more."""
+    desk = await open_desk(pool, live)
+    for place, key in enumerate(CLASSES):
+        await desk.district.classroom(key)
+        for student in ("s1", "s2", "s3")[: place + 1]:
+            await desk.district.enroll(student, key)
+    for key in CLASSES:
+        await desk.fold(graded(f"a-{key}", "s1", 0.1, classroom=key), graded(f"b-{key}", "s1", 0.9, classroom=key))
+    await desk.fold(void("v", graded(f"a-{CLASSES[1]}", "s1", 0.1, classroom=CLASSES[1])))
+    await desk.district.run("delete from risk_change where tenant = $1 and classroom = 'class-2' and no <= 1")
+    return desk
+
+
+@pytest.mark.feature("003-43", "X-29")
+@pytest.mark.parametrize("after", [0, 1, 4])
+async def test_many_classes_read_together_say_what_each_says(pool: Pool, live: Live, after: int) -> None:
+    desk = await lively(pool, live)
+    keys, places = [*CLASSES, STRANGE], [(key, after) for key in (*CLASSES, STRANGE)]
+    now, tenant = NOW + timedelta(hours=1), desk.district.tenant
+
+    async with tenant_transaction(pool, tenant, read_only=True) as one:
+        risk_positions = await many_changes.risk_positions(one, tenant, keys, now)
+        log_positions = await many_changes.log_positions(one, tenant, keys, now)
+        transitions = await many_changes.many_risk_changes(one, tenant, places, limit=2)
+        recorded = await many_changes.many_recorded_events(one, tenant, places, limit=2)
+        assert risk_positions == [await changes.risk_position(one, tenant, key, now) for key in keys]
+        assert log_positions == [await changes.log_position(one, tenant, key, now) for key in keys]
+        assert transitions == [await changes.risk_changes(one, tenant, key, after=after, limit=2) for key in keys]
+        assert recorded == [await changes.recorded_events(one, tenant, key, after=after, limit=2) for key in keys]
+
+    assert [position.floor for position in risk_positions[2:]] == [1, 0]
+    assert [len(of_class) for of_class in recorded][-1] == len(transitions[-1]) == 0
+    if after == 0:
+        assert [len(of_class) for of_class in recorded[:-1]] == [2, 2, 2]
+
+
+@pytest.mark.feature("003-43")
+@pytest.mark.parametrize("document", [RISK, EVENTS])
+async def test_flags_and_events_of_classes_that_move_together_are_read_together(
+    pool: Pool, live: Live, document: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = await open_desk(pool, live)
+    for key in CLASSES:
+        await desk.district.classroom(key)
+        await desk.district.enroll("s1", key)
+    admin = desk.viewer("admin", Role.ADMIN)
+    listeners = [desk.share(document, key=key, by=admin) for key in CLASSES]
+    await begun(*listeners)
+    await seated(desk, len(CLASSES))
+    sizes: list[int] = []
+    positions = many_changes._positions
+
+    def counting(rows: list[object], now: object) -> object:
+        sizes.append(len(rows))
+        return positions(rows, now)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(many_changes, "_positions", counting)
+    await desk.fold(*(graded(f"e-{key}", "s1", 0.5, classroom=key) for key in CLASSES))
+    heard = [await listener.message() for listener in listeners]
+
+    assert [message["kind"] for message in heard] == ["CHANGE"] * len(CLASSES)
+    assert max(sizes) > 1
+    for listener in listeners:
+        await listener.close()
