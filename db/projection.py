@@ -165,7 +165,7 @@ class Moves:
     dropped_works: list[tuple[ViewKey, str]] = field(default_factory=list)
     standings: list[tuple[ViewKey, Standing]] = field(default_factory=list)
     students: set[str] = field(default_factory=set)  # in whose views anything changed
-    unstamped: set[str] = field(default_factory=set)  # classes of standings that moved where no view is left to stamp
+    unstamped: set[str] = field(default_factory=set)  # classes of which a view lost its stamp, or has none for what moved
 
     def compare(self, key: ViewKey, before: Stored, after: ViewState, *, is_replay: bool) -> None:
         """Gather what differs; views come in key order.
@@ -197,7 +197,7 @@ class Moves:
         else:
             if before.view != EMPTY_VIEW:
                 self.dropped_views.append(key)
-            if has_news:
+            if has_news or before.view != EMPTY_VIEW:
                 self.unstamped.add(key[1])
         if is_moved or has_news:
             self.students.add(key[0])

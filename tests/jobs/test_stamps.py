@@ -12,7 +12,7 @@ from db import assessment, changes, projection
 from db.live import Live
 from db.outbox import Touch, Waiting
 from db.pool import Pool, tenant_transaction
-from rules.evidence import LearningEvent
+from rules.evidence import Kind, LearningEvent
 from tests.jobs.test_drain import mill_of
 from tests.jobs.test_releases import LEFT
 from tests.support.events import Mill, graded, void
@@ -161,6 +161,18 @@ async def test_a_change_without_its_stamp_is_told_apart_and_the_next_ones_are_st
     await mill.recorded_and_folded([graded("e2", "s2", 0.6, at=1)])
 
     assert await mill.rows(COUNTERS) == [(unstamped + 1, unstamped, unstamped + 1)]
+    await assert_all_is_found(mill)
+
+
+@pytest.mark.feature("X-29")
+async def test_what_moved_before_its_view_was_dropped_is_found(pool: Pool, live: Live) -> None:
+    mill = await mill_of(pool, live)
+    grade = graded("e1", "s1", 0.5)
+    beside = graded("e2", "s1", 0.5, at=1, kind=Kind.CONTENT_VIEWED, ratio=None, concepts=())
+    await mill.recorded_and_folded([grade, beside], [void("v1", grade)], [void("v2", beside)])
+    views = "select count(*) from view_state where tenant = $1 and classroom = '7b'"
+
+    assert await mill.rows(views) == [(0,)]
     await assert_all_is_found(mill)
 
 
