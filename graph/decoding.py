@@ -6,7 +6,6 @@ Int written 1.0, a list of one without brackets, a Float beyond 2^53): the refer
 
 from collections.abc import Callable
 from dataclasses import MISSING
-from operator import attrgetter
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -30,6 +29,7 @@ from strawberry.types.base import StrawberryMaybe
 
 from graph.shapes import DEFINITION
 
+UNSET = strawberry.UNSET
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 EXACT_BELOW = 2**53  # a whole number from here on may have no exact float, which graphql-core refuses
 
@@ -191,23 +191,22 @@ def _default(field: GraphQLInputField) -> tuple[()] | tuple[Any]:
     """What the resolver sees where the field is not sent; nothing for a field that must be."""
     definition = field.extensions[DEFINITION]
     default = definition.default_value
-    if isinstance(definition.type, StrawberryMaybe) or not (default is None or default in (strawberry.UNSET, MISSING)):
+    if isinstance(definition.type, StrawberryMaybe) or not (default is None or default in (UNSET, MISSING)):
         raise _Unknown
     if isinstance(field.type, GraphQLNonNull):
         if field.default_value is not Undefined or default is not MISSING:
             raise _Unknown
         return ()
-    return (strawberry.UNSET,) if default is strawberry.UNSET else (None,)
+    return (UNSET,) if default is UNSET else (None,)
 
 
 def _mending(mends: list[tuple[str, Mend]]) -> Mend:
     """Mend the fields that need it, in place."""
-    names = [name for name, _ in mends]
-    values_of: Callable[[Any], Any] = attrgetter(*names) if len(names) > 1 else lambda given: (getattr(given, *names),)
 
     def mend(given: Any) -> Any:
-        for value, (name, mend_value) in zip(values_of(given), mends, strict=True):
-            if value is not None and value is not strawberry.UNSET:
+        for name, mend_value in mends:
+            value = getattr(given, name)
+            if value is not None and value is not UNSET:
                 setattr(given, name, mend_value(value))
         return given
 

@@ -35,6 +35,7 @@ STEPS = {
         ("variables to inputs", "graph.documents", "Documents._executor"),
         ("inputs to classes", "strawberry.schema.schema_converter", "convert_arguments"),
         ("classes to events", "graph.recording", "event_of"),
+        ("judge at a glance", "rules.routine", "Routine.of"),
         ("judge and validate", "graph.recording", "_judged"),
         ("columns of the record statement", "db.evidence", "_columns"),
         ("results to payloads", "graph.recording", "answered"),

@@ -145,7 +145,9 @@ async def _everything_goes_wrong(place: Station, monkeypatch: pytest.MonkeyPatch
         broken.setattr("db.intake.facts_of", failing)
         broken.setattr("graph.recording.Wanted.is_nothing", False, raising=False)
         broken.setattr(place.api.recorder, "record", failing)
-        answer = await place.post(token, RECORD, {"input": graded("e9", studentId=f"{MARK}-s1")})
+        # With metadata, so that facts are asked for: a routine event wants none.
+        unusual = graded("e9", studentId=f"{MARK}-s1", metadata={})
+        answer = await place.post(token, RECORD, {"input": unusual})
         assert answer.json()["errors"][0]["extensions"]["code"] == "INTERNAL"
     with monkeypatch.context() as broken:
         broken.setattr(jobs.drain, "fold", failing)

@@ -17,6 +17,7 @@ from rules.kinds import ALIASES
 from rules.routine import Routine
 from tests.rules.intake_samples import ADMIN, BOUND, GRADED, MACHINE, NOW, STUDENT, VALID, checked, inputs, viewers
 
+EVERYTHING = replace(MACHINE, key="pupil-1", roles=frozenset(Role))
 ROUTINE_KINDS = {
     Kind.SUBMISSION_CREATED, Kind.SUBMISSION_GRADED, Kind.CONCEPT_STARTED, Kind.CONCEPT_COMPLETED,
     Kind.CONCEPT_MASTERED, Kind.QUIZ_ATTEMPT, Kind.CONTENT_VIEWED, Kind.QUIZ_CREATED, Kind.QUIZ_STARTED,
@@ -78,7 +79,7 @@ def assert_as_validated(given: EventInput, by: Viewer) -> Submission | None:
 
 
 @pytest.mark.feature("000-02")
-@drawn(nearly_routine(), st.sampled_from([MACHINE, MACHINE, MACHINE, BOUND]))
+@drawn(nearly_routine(), st.sampled_from([MACHINE, MACHINE, MACHINE, BOUND, EVERYTHING]))
 @settings(max_examples=1_500)
 @example(replace(GRADED, score=-0.0, max_score=5e-324), MACHINE)
 @example(replace(GRADED, score=1, max_score=1.0), MACHINE)
