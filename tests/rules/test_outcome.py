@@ -84,7 +84,7 @@ def test_shortcut_or_replay_whatever_arrives_when_the_state_is_that_of_the_log(
 
 
 @pytest.mark.feature("000-08", "000-11", "001-02")
-@given(histories(has_regrades=False), CUTS, POLICIES, st.sets(st.integers(0, 30)))
+@given(histories(has_regrades=False), CUTS, POLICIES, st.sets(st.integers(0, 5), min_size=1))
 def test_a_view_beside_another_takes_over_only_what_it_would_have_come_to_itself(
     events: list[LearningEvent], cuts: list[int], policy: Policy, elsewhere: set[int]
 ) -> None:
