@@ -159,7 +159,7 @@ class RepairMutation:
             errors = await _misfits(connection, context.viewer, keys)
             if errors:
                 return ReplayDeadLettersPayload(errors=errors, seq=None, count=0)
-            found = await dead_letters.dig_up(connection, context.viewer.tenant, keys)
+            found = await dead_letters.dig_up(connection, context.viewer.tenant, keys, is_tried=True)
             seq = await _touched(context, connection, set(found.values()))
         _wake(context, {shard_of(classroom="", student=student) for student in found.values() if student})
         return ReplayDeadLettersPayload(errors=[], seq=seq, count=len(found))
@@ -180,7 +180,7 @@ class RepairMutation:
             errors = errors or await _misfits(connection, context.viewer, keys)
             if errors:
                 return DiscardDeadLettersPayload(errors=errors, seq=None, count=0)
-            found = await dead_letters.dig_up(connection, tenant, keys)
+            found = await dead_letters.dig_up(connection, tenant, keys, is_tried=False)
             voids = [await _void(context, connection, key, input.reason) for key in found]
             answers = (
                 await record(connection, tenant, voids, recorded_by=context.viewer.key, now=context.now)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 HELD_ROWS_MAX = 5_000
-USEFUL_ROWS = 500  # less than this is not worth a transaction while another drain is about to give back more
+USEFUL_ROWS = 2_500  # smaller batches of a bulk cost more than the wait for another drain to give back its own
 
 
 @dataclass(slots=True)

@@ -327,7 +327,7 @@ class Drain:
         """Set aside the row that fails all alone, unless another drain has taken it meanwhile."""
         self.folded.failures["ROW_DEAD"] += 1
         log.error("row_dead", extra={"tenant": tenant, "error": type(error).__name__}, exc_info=error)
-        dead: tuple[str, str] | None = None
+        dead: list[tuple[str, str]] = []
         transaction = tenant_transaction(self.pool, tenant, settings=outbox.CLAIM_SETTINGS)
         async with self.allowance.up_to(1), transaction as connection:
             claimed = await outbox.claim(connection, tenant, shard, limit=1)
@@ -335,14 +335,23 @@ class Drain:
                 return
             if row.kind is Waiting.EVENT:
                 [logged] = await facts.claimed_events(connection, tenant, [row])
-                dead = (logged.event.source, logged.event.event_id)
-                await dead_letters.bury(connection, tenant, dead, error=type(error).__name__, now=self.clock())
+                dead = [(logged.event.source, logged.event.event_id)]
+                await dead_letters.bury(connection, tenant, dead[0], error=type(error).__name__, now=self.clock())
             else:
+                if row.kind is Waiting.TOUCH_STUDENT:
+                    dead = await dead_letters.bury_unbound(
+                        connection, tenant, row.student, row.classroom, error=type(error).__name__, now=self.clock()
+                    )
                 await give_up(connection, tenant, Batch((row,)))
+            if dead and row.kind is not Waiting.EVENT:
+                # They may be part of what was replayed meanwhile; should this fail too, nothing is left to bury. Last,
+                # for it locks what every recording needs.
+                again = [Touch(Waiting.TOUCH_STUDENT, row.student)]
+                await outbox.touch(connection, tenant, again, now=self.clock())
             await outbox.delete(connection, tenant, claimed)
             await claims.forget(connection, tenant, shard, seq=row.seq)
-        if dead is not None:
-            self._announce_dead(tenant, dead, error)
+        for key in dead:
+            self._announce_dead(tenant, key, error)
 
     def _announce_dead(self, tenant: int, key: tuple[str, str], error: BaseException) -> None:
         self.live.announce_dead(Dead(tenant=tenant, source=key[0], event_id=key[1], error=type(error).__name__))

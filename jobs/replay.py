@@ -36,12 +36,14 @@ NOTHING_ASSUMED: dict[str, Policy] = {}
 
 @dataclass(frozen=True, slots=True)
 class ShownFlag:
-    """A raised flag as it is shown; since when, and who was told of it, is history and no function of the log."""
+    """A raised flag as it is shown; since when, and who was told of it, is history and no function of the log.
+
+    Nor is its sentence: that is the evidence in the words of the release that assessed the class last.
+    """
 
     severity: int
     overall: int | None
     evidence: str  # JSON text with sorted keys
-    clears_when: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +247,7 @@ def add_assessment(
     for (student, reason), flag in assessed.flags.items():
         evidence = msgspec.json.encode(flag.evidence, order="deterministic").decode()
         found.flags[classroom, student, reason.value] = ShownFlag(
-            int(flag.severity), assessed.overall.get(student), evidence, flag.clears_when
+            int(flag.severity), assessed.overall.get(student), evidence
         )
     moments = [moment for moment in (assessed.reassess_at, roster_moment) if moment is not None]
     add_class(found, classroom, assessed.rollup, policy.version, min(moments, default=None))
@@ -278,6 +280,6 @@ async def stored_part(connection: Connection, tenant: int, part: Part) -> Projec
         for (student, reason), flag in flags.items():
             if flag.memory.severity is not None:
                 found.flags[classroom, student, reason.value] = ShownFlag(
-                    int(flag.memory.severity), flag.overall, flag.evidence, flag.clears_when
+                    int(flag.memory.severity), flag.overall, flag.evidence
                 )
     return found

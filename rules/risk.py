@@ -107,8 +107,9 @@ def _count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _decimal(thousandths: int) -> str:
-    return f"{thousandths / 1000:.3f}"
+def _percent(millionths: int) -> str:
+    """As a teacher reads it: one decimal, and none where it is whole."""
+    return f"{millionths / 10_000:.1f}".removesuffix(".0") + "%"
 
 
 def _event(source: str, event_id: str) -> dict[str, str]:
@@ -175,11 +176,11 @@ def _missing_flag_of(
         "awaitingGradeCount": len(awaiting),
     }
     severity = _severity_by(len(missing), 2, 3)
-    total = _count_of(len(missing) + len(awaiting), "item")
-    clears_when = (
-        f"Clears when {total} past due (or without a due date) got a grade or an excuse: "
-        f"{len(missing)} never submitted, {len(awaiting)} awaiting a grade."
-    )
+    total = len(missing) + len(awaiting)
+    states = [(len(missing), "never handed in"), (len(awaiting), "waiting for a grade")]
+    told = ", ".join(f"{number} {state}" for number, state in states if number)
+    verb = "is" if total == 1 else "are"
+    clears_when = f"Clears once {_count_of(total, 'piece')} of due work {verb} graded or excused: {told}."
     return RiskFlag(student, Reason.MISSING_SUBMISSIONS, severity, evidence, clears_when, may_notify=bool(missing))
 
 
@@ -200,8 +201,8 @@ def trend_flag(student: str, recent: Sequence[CountedScore]) -> RiskFlag | None:
         for score in recent[-falls - 1 :]
     ]
     clears_when = (
-        f"Clears when the next score is at least {last / 1_000_000:.3f}; "
-        f"the last one fell from {before / 1_000_000:.3f} to {last / 1_000_000:.3f}."
+        f"Clears with a next score of {_percent(last)} or more; "
+        f"the last one fell from {_percent(before)} to {_percent(last)}."
     )
     evidence = {"scores": scores, "drop": drop / 1000, "falls": falls}
     return RiskFlag(student, Reason.SCORE_TREND_DOWN, severity, evidence, clears_when, may_notify=True)
@@ -232,8 +233,8 @@ def below_median_flag(student: str, view: View, *, rate: int, median: int, rated
         "openCount": len(view.open_items),
     }
     clears_when = (
-        f"Clears when the completion rate reaches the class median of {_decimal(median)}; "
-        f"it is {_decimal(rate)} ({view.graded} of {view.assigned} graded)."
+        f"Clears once {_percent(median * 1000)} of the assigned work is graded, as in the middle of the class; "
+        f"now it is {_percent(rate * 1000)} ({view.graded} of {view.assigned})."
     )
     return RiskFlag(
         student,

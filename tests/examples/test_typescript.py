@@ -51,7 +51,7 @@ async def test_the_dashboard_is_shown_with_who_is_at_risk_and_why(dist: Path, sc
         "HIGH Ada Lovelace (ada)",
         "HIGH Bo Diddley (bo)",
     ]
-    assert sum(line.startswith("  MISSING_SUBMISSIONS: Clears when 1 item") for line in shown.lines) == 2
+    assert sum(line.startswith("  MISSING_SUBMISSIONS: Clears once 1 piece") for line in shown.lines) == 2
 
 
 @if_prepared
@@ -61,7 +61,7 @@ async def test_flags_are_told_once_through_a_cut_line_and_a_restart(dist: Path, 
     async with run(dist / "watch-risks.js", cable.port) as watching:
         await watching.line("flags are raised in 7b")
         await a_newcomer(school, "s1")
-        await watching.line("Newcomer s1 (s1): MISSING_SUBMISSIONS RAISED LOW Clears when")
+        await watching.line("Newcomer s1 (s1): MISSING_SUBMISSIONS RAISED LOW Clears once")
 
         cable.is_broken = True
         cable.cut()

@@ -33,7 +33,7 @@ async def test_each_flag_is_told_once_whoever_was_away(school: School, cable: Ca
     async with run(cable.port, tmp_path, token(school)) as first:
         await first.line("READY: ", "flags are raised in 7b")
         await a_newcomer(school, "s1")
-        await first.line("RAISED s1 MISSING_SUBMISSIONS LOW Clears when")
+        await first.line("RAISED s1 MISSING_SUBMISSIONS LOW Clears once")
 
         cable.is_broken = True
         cable.cut()

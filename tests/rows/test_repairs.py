@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from db import projection
 from db.live import Live
-from db.pool import Pool
+from db.pool import Connection, Pool
+from db.projection import Moves
 from jobs.replay import drift
 from rules.access import Role, Scope, Viewer
 from tests.jobs.test_drain import poisoned
@@ -14,6 +16,7 @@ from tests.rows.office import NOW, Office, enrolment, open_class
 from tests.support.events import Mill, graded
 
 COUNTS = "select student, classroom, count, score from standing where tenant = $1 and count > 0 order by 1, 2"
+SET_ASIDE = "select event_id from unrostered where tenant = $1"
 OPEN = "{ ingestion { conflicts { nodes { eventId sentHash } } deadLetters { nodes { eventId } } } }"
 
 
@@ -39,6 +42,18 @@ async def set_aside(office: Office) -> tuple[list[str], list[str]]:
     ]
 
 
+def unsaved(monkeypatch: pytest.MonkeyPatch, student: str) -> None:
+    """Let Postgres refuse whatever has changed of a student, as it does where a row is corrupt."""
+    saving = projection.save
+
+    async def save(connection: Connection, tenant: int, moves: Moves, **named: Any) -> None:
+        if any(key[0] == student for key in moves.moved_keys):
+            raise ValueError("a row that cannot be written")
+        await saving(connection, tenant, moves, **named)
+
+    monkeypatch.setattr(projection, "save", save)
+
+
 def keys(*event_ids: str, source: str = "lms") -> list[dict[str, str]]:
     return [{"source": source, "eventId": event_id} for event_id in event_ids]
 
@@ -61,6 +76,7 @@ async def test_a_dead_letter_tried_again_after_the_cause_is_mended_counts_in_eve
 
     assert payload == {"seq": await office.head(), "count": 1}
     assert await set_aside(office) == ([], [])
+    assert await mill.rows(SET_ASIDE) == []
     assert [row[:3] for row in await mill.rows(COUNTS)] == [("s1", "", 2), ("s1", "7b", 2)]
     assert await drift(pool, office.tenant, now=NOW) == []
 
@@ -81,6 +97,29 @@ async def test_a_dead_letter_that_still_fails_comes_back_and_holds_up_nobody(
 
     assert await set_aside(office) == ([], ["bad"])
     assert await mill.rows(COUNTS) == [("s1", "", 1, 500), ("s1", "7b", 1, 500)]
+    assert await office.waiting() == []
+
+
+@pytest.mark.feature("000-09")
+async def test_a_dead_letter_whose_replay_cannot_be_saved_is_listed_again_with_its_error(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is replayed is a touch of the student, and it is the touch that fails: it names no event by itself."""
+    office, mill = await open_school(pool, live)
+    unsaved(monkeypatch, "s1")
+    await mill.record(told("bad", 1.0), told("other", 0.5, "s2"))
+    await mill.fold()
+    assert await set_aside(office) == ([], ["bad"])
+
+    await office.done("replayDeadLetters", "count", events=keys("bad"))
+    waiting = await mill.rows(SET_ASIDE)
+    for _ in range(3):
+        await mill.fold()
+
+    assert (waiting, await mill.rows(SET_ASIDE)) == ([("bad",)], [])
+    assert await set_aside(office) == ([], ["bad"])
+    assert await mill.rows("select event_id, error from dead_letter where tenant = $1") == [("bad", "ValueError")]
+    assert await mill.rows(COUNTS) == [("s2", "", 1, 500), ("s2", "7b", 1, 500)]
     assert await office.waiting() == []
 
 

@@ -58,8 +58,7 @@ def test_two_never_submitted_and_one_awaiting_a_grade_are_medium() -> None:
             "awaitingGrade": [{"item": "b", "dueAt": None, "assignedBy": {"source": "lms", "eventId": "assign-b"}}],
             "awaitingGradeCount": 1,
         },
-        clears_when="Clears when 3 items past due (or without a due date) got a grade or an excuse: "
-        "2 never submitted, 1 awaiting a grade.",
+        clears_when="Clears once 3 pieces of due work are graded or excused: 2 never handed in, 1 waiting for a grade.",
         may_notify=True,
     )
 
@@ -131,7 +130,7 @@ def test_a_fall_from_082_to_070_is_medium_with_both_events_as_evidence() -> None
             "drop": 0.12,
             "falls": 1,
         },
-        clears_when="Clears when the next score is at least 0.700; the last one fell from 0.820 to 0.700.",
+        clears_when="Clears with a next score of 70% or more; the last one fell from 82% to 70%.",
         may_notify=True,
     )
 
@@ -185,7 +184,8 @@ def test_five_rates_around_the_median_of_definition_f() -> None:
             "open": [],
             "openCount": 0,
         },
-        clears_when="Clears when the completion rate reaches the class median of 0.700; it is 0.500 (5 of 10 graded).",
+        clears_when="Clears once 70% of the assigned work is graded, as in the middle of the class; "
+        "now it is 50% (5 of 10).",
         may_notify=True,
         rate_rearmed=False,
     )
