@@ -94,6 +94,7 @@ class Audience:
         "_audiences",
         "_live",
         "_row",
+        "began",
         "circle",
         "due",
         "feed",
@@ -117,6 +118,7 @@ class Audience:
         # Kept by whoever moves it.
         self.is_moving = False
         self.is_rung = False
+        self.began = 0.0  # when the last round did
         self.due = 0.0
         self.timer: asyncio.TimerHandle | None = None
         self._audiences = audiences

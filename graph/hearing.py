@@ -87,9 +87,8 @@ class Feed(Protocol):
     def right(self) -> Right:
         """Who may hear it."""
 
-    @property
-    def pause_seconds(self) -> float:
-        """How long the newest is left to change further after it was told."""
+    def pause_seconds(self, took: float) -> float:
+        """From the begin of a round that took so long to that of the next: the newest may change further meanwhile."""
 
     @property
     def place(self) -> Place:

@@ -157,8 +157,8 @@ class LiveSubscription:
     @strawberry.subscription(
         description="The mastery of one student, or of all students of a class: name exactly one. Without `after` the "
         "present state comes first, one SNAPSHOT a standing, then READY; then each standing that changes, its newest "
-        "state, at most every 100 ms. Of a student you get the view over all classes (`classroomId` null) and that of "
-        "each class."
+        "state, at most every 20 ms, or 100 ms where much changes. Of a student you get the view over all classes "
+        "(`classroomId` null) and that of each class."
     )
     @allow(*PEOPLE, scope=Scope.READ)
     async def mastery_changed(

@@ -97,6 +97,7 @@ class Mover:
 
     async def _let_hear(self, batch: "Sequence[Audience]", pages: Sequence[Any]) -> None:
         told: dict[Hashable, Any] = {}
+        loop = asyncio.get_running_loop()
         for audience, page in zip(batch, pages, strict=True):
             is_more = False
             try:
@@ -106,6 +107,7 @@ class Mover:
             except Exception as error:
                 audience.close(error)
             audience.is_moving = False
+            audience.due = audience.began + audience.feed.pause_seconds(loop.time() - audience.began)
             if audience.is_open and (is_more or audience.is_rung):
                 self.ring(audience)
 
@@ -143,7 +145,7 @@ def _taken(waiting: "dict[Audience, None]") -> "list[Audience]":
         audience = next(iter(waiting))
         del waiting[audience]
         if audience.is_open:
-            audience.is_moving, audience.is_rung, audience.due = True, False, now + audience.feed.pause_seconds
+            audience.is_moving, audience.is_rung, audience.began = True, False, now
             spots.add(audience.feed.spot)
             batch.append(audience)
     return batch

@@ -79,6 +79,7 @@ def _student_mastery_stream(context: Context, key: str) -> Stream[ChangedStandin
         read=read,
         place=lambda row: Cursor(row.student_change, (row.classroom, row.mastery.concept.key)),
         is_state=True,
+        is_quick=True,
         is_in_snapshot=lambda row: row.has_trace,
     )
 
@@ -99,6 +100,7 @@ def _class_mastery_stream(context: Context, key: str) -> Stream[ChangedStanding]
         many=Many(changes.classroom_positions, changes.many_classroom_standings),
         place=lambda row: Cursor(row.class_change, (row.student, row.mastery.concept.key)),
         is_state=True,
+        is_quick=True,
         is_in_snapshot=lambda row: row.has_trace,
     )
 

@@ -26,6 +26,8 @@ from graph.rights import DELIVERY_RIGHT_SECONDS, IDLE_RIGHT_SECONDS, Right
 from graph.tokens import Cursor, Place, StreamName
 
 STATE_PAUSE_SECONDS = 0.1  # a stream of state tells the newest at most this often
+QUICK_PAUSE_SECONDS = 0.02  # or this often, of what is cheap to read, while it is
+PAUSE_TIMES = 3  # as long as the round took: what follows state is read for a third of the time at most
 IDLE_WAIT_SECONDS = 1.0
 LOOK_AFTER_WAITS = 10
 
@@ -98,6 +100,7 @@ class Stream(Generic[Row]):
     many: Many[Row] | None = None
     number: Callable[[Any], int] = lambda numbers: numbers  # of this stream, among those that its topic has come to
     is_state: bool
+    is_quick: bool = False  # of state: it is told sooner again where a round is over soon
     is_in_snapshot: Callable[[Row], bool] = lambda row: True
     finish: Callable[[Sequence[Any], Freshness], Awaitable[Sequence[Row]]] | None = None  # makes rows of what was read
     tells_ready: bool = True
@@ -124,7 +127,7 @@ async def follow(
         share = partial(_share, context, stream, teller, watch, partial(Feed, source, show))
         is_shared = False
         while True:
-            read_at = loop.time()
+            began = loop.time()
             rung = watch.take_traceparent()  # before the read: what rings later belongs to the next one
             page = await patiently(partial(_page, context, stream, teller.epoch, teller.cursor))
             for told in teller.tell(page):
@@ -138,7 +141,9 @@ async def follow(
             # One round alone after each one shared, so that an audience that fails at once is not tried in a circle.
             is_shared = (not is_shared and await share()) or await _wait(context, stream, watch, share)
             if stream.is_state and not is_shared:
-                await asyncio.sleep(max(0.0, read_at + STATE_PAUSE_SECONDS - loop.time()))
+                now = loop.time()
+                pause = pause_seconds(now - began, is_state=True, is_quick=stream.is_quick)
+                await asyncio.sleep(max(0.0, began + pause - now))
 
 
 async def _enter(context: Context, stream: Stream[Row], after: str | None) -> tuple["_Teller[Row]", Told[Row] | None]:
@@ -306,10 +311,10 @@ class Feed(Generic[Row, Message]):
         self._teller = _Teller(stream, *place)
         self.name, self.topic, self.right = stream.name, stream.topic, stream.right
 
-    @property
-    def pause_seconds(self) -> float:
+    def pause_seconds(self, took: float) -> float:
         """Of state, the newest only."""
-        return STATE_PAUSE_SECONDS if self._stream.is_state else 0.0
+        stream = self._stream
+        return pause_seconds(took, is_state=stream.is_state, is_quick=stream.is_quick)
 
     @property
     def place(self) -> Place:
@@ -354,6 +359,18 @@ class Feed(Generic[Row, Message]):
     def trace(self, one: Any, rung: str | None) -> str | None:
         """The trace that a message belongs to."""
         return _trace_of(self._stream, one.told, rung)
+
+
+def pause_seconds(took: float, *, is_state: bool, is_quick: bool) -> float:
+    """From the begin of a round that took so long to that of the next.
+
+    A change after some quiet is told at once, and so are those after it, while reading and telling them is little work;
+    the more there is to do, the more of what changes meanwhile is told in one round.
+    """
+    if not is_state:
+        return 0.0
+    shortest = QUICK_PAUSE_SECONDS if is_quick else STATE_PAUSE_SECONDS
+    return min(max(shortest, PAUSE_TIMES * took), STATE_PAUSE_SECONDS)
 
 
 async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Cursor) -> Page[Row]:

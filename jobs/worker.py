@@ -55,6 +55,7 @@ class Workplace:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     tracer: Tracer = UNTRACED
     _busy: dict[Shard, bool] = field(default_factory=dict)
+    _marked: set[Shard] = field(default_factory=set)  # busy ones whose mark the next round takes away
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _slots: asyncio.Semaphore = field(init=False)
     _turns: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, TURNS))
@@ -90,6 +91,9 @@ class Workplace:
             while self._busy[key] and not self.stop.is_set():
                 async with self._slots, self._turn():
                     self._busy[key] = False  # whoever asks from now on knows of rows that this claim may miss
+                    if key in self._marked:
+                        self._marked.discard(key)
+                        await self.waker.clear(tenant, shard)
                     began = time.monotonic()
                     done = await self.drain.round(tenant, shard, keep_going=lambda: not self.stop.is_set())
                     took = time.monotonic() - began
@@ -97,6 +101,9 @@ class Workplace:
                     break
         finally:
             del self._busy[key]
+            self._marked.discard(
+                key
+            )  # where it could not be drained, the mark is as good as lost: the sweep comes round
             if not self._busy:
                 self._idle.set()
 
@@ -128,9 +135,15 @@ class Workplace:
     async def run_job(self, context: dict[str, Any], tenant: int, shard: int) -> None:
         """What arq calls: the mark goes first, so that rows committed from now on wake another job.
 
+        Of a busy shard the mark stays until the next round, which would see those rows anyhow: a job for each of them
+        costs this process and the api as much as a few folded events.
         The drain is a task of its own: while rows keep coming it outlives what any job may take, and arq, which cancels
         jobs when Redis is away, must not cancel a fold.
         """
+        if (key := (tenant, shard)) in self._busy:
+            self._busy[key] = True
+            self._marked.add(key)
+            return
         await self.waker.clear(tenant, shard)
         task = asyncio.create_task(self._drain_told(tenant, shard))
         self._tasks.add(task)

@@ -7,10 +7,11 @@ clock. An event's wait begins when its sender has read the answer and ends when 
 whose `evidenceCount` covers it; a stream of state may tell several events of one standing in one frame, and each of
 them is counted. A frame that overtakes its answer counts as 0. Events of the first second are sent and not counted.
 
-`masteryChanged` is a stream of state, told at most every 100 ms for each socket: at 5,000 events a second every class
-moves all the time, so that this pause is part of nearly every wait. Beside it stand the two streams that tell each
-change at once: `eventRecorded` (4 classes), from the answer to the frame, and `riskFlagChanged` (all classes), from
-`at`, the wall-clock moment inside the fold, before its commit, to the frame: more than 003-40 asks about, never less.
+`masteryChanged` is a stream of state, told at most every 20 to 100 ms for each socket, the longer the more there is to
+do: at 5,000 events a second every class moves all the time, so that this pause is part of many waits. Beside it stand
+the two streams that tell each change at once: `eventRecorded` (4 classes), from the answer to the frame, and
+`riskFlagChanged` (all classes), from `at`, the wall-clock moment inside the fold, before its commit, to the frame: more
+than 003-40 asks about, never less.
 At 1,000 events a second all 40 classes have a `masteryChanged` socket, at 5,000 every fourth: the reader of the frames
 shares the two cores, and 5,000 frames a second would measure it instead of the service.
 """

@@ -12,7 +12,7 @@ import db.visibility
 from db import changes
 from db.live import Live
 from db.pool import Pool
-from graph import patience
+from graph import patience, streams
 from graph.documents import Voice
 from rules.access import Role
 from tests.graph.test_audience import NAMED
@@ -161,4 +161,45 @@ async def test_an_end_from_below_leaves_nobody_deaf(desk: Desk, monkeypatch: pyt
     second = await listener.message()
 
     assert [message["student"]["key"] for message in (first, second)] == ["s1", "s2"]
+    await listener.close()
+
+
+@pytest.mark.feature("003-40", "003-43")
+@pytest.mark.parametrize(
+    ("took", "is_state", "is_quick", "expected"),
+    [
+        (0.001, True, True, 0.02),  # little to do: the next change is told soon
+        (0.02, True, True, 0.06),  # a third of the time at most
+        (0.05, True, True, 0.1),
+        (2.0, True, True, 0.1),
+        (0.001, True, False, 0.1),  # what costs much to read, however fast that was
+        (2.0, True, False, 0.1),
+        (2.0, False, False, 0.0),  # what happens is told at once
+    ],
+)
+def test_a_stream_of_state_rests_the_longer_the_more_there_is_to_do(
+    took: float, is_state: bool, is_quick: bool, expected: float
+) -> None:
+    assert streams.pause_seconds(took, is_state=is_state, is_quick=is_quick) == pytest.approx(expected)
+
+
+@pytest.mark.feature("003-40", "003-43")
+async def test_the_first_change_after_some_quiet_is_told_at_once_and_the_next_after_the_pause(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = desk.share(MASTERY, key=CLASSES[0], by=desk.viewer("admin", Role.ADMIN))
+    await begun(listener)
+    await seated(desk, 1)
+    monkeypatch.setattr(streams, "STATE_PAUSE_SECONDS", 60.0)
+
+    await taught(desk, "e1")
+    first = await listener.message()  # well under the minute
+    monkeypatch.setattr(streams, "PAUSE_TIMES", 1_000_000)
+    await taught(desk, "e2", at=1)
+    second = await listener.message()  # the first round was short
+    await taught(desk, "e3", at=2)
+    with pytest.raises(TimeoutError):
+        await listener.message(seconds_max=0.3)
+
+    assert [m["mastery"]["evidenceCount"] for m in (first, second)] == [1, 2]
     await listener.close()

@@ -8,7 +8,7 @@ import pytest
 
 from db.live import Live
 from db.pool import Pool
-from db.wake import Waker
+from db.wake import Waker, open_arq
 from jobs import worker
 from jobs.drain import Drain, Round
 from jobs.worker import Workplace, rest_seconds
@@ -94,3 +94,32 @@ async def test_a_shard_does_not_wait_for_ever_behind_two_that_are_stuck(
 
     assert begun == [0, 1, 2, 3]
     await waker.aclose()
+
+
+@pytest.mark.feature("000-08", "003-42")
+async def test_the_mark_of_a_busy_shard_stays_until_its_next_round_begins(
+    pool: Pool, live: Live, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds, waker, redis, tenant = Rounds(monkeypatch), Waker(redis_url), open_arq(redis_url), 8_101
+    workplace = Workplace(pool, lambda: NOW, live, waker, 4)
+
+    async def generation() -> int:
+        return int(await redis.get(f"generation:{tenant}:0") or 0)
+
+    before = await generation()
+    await workplace.run_job({}, tenant, 0)
+    await rounds.next()
+    begun = await generation()
+    for _ in range(3):
+        await workplace.run_job({}, tenant, 0)
+    busy = await generation()
+    rounds.ends[0].set()
+    await rounds.next()
+    again = await generation()
+    await workplace.until_idle()
+
+    # One job for the first round, one for all that came while it ran: taken away before the second round reads.
+    assert (begun - before, busy - before, again - before) == (1, 1, 2)
+    assert rounds.begun.empty()
+    await waker.aclose()
+    await redis.aclose(close_connection_pool=True)
