@@ -165,7 +165,7 @@ class Moves:
     dropped_works: list[tuple[ViewKey, str]] = field(default_factory=list)
     standings: list[tuple[ViewKey, Standing]] = field(default_factory=list)
     students: set[str] = field(default_factory=set)  # in whose views anything changed
-    unstamped: set[str] = field(default_factory=set)  # classes of which a view lost its stamp, or has none for what moved
+    unstamped: set[str] = field(default_factory=set)  # classes of which a view lost a stamp, or has none
 
     def compare(self, key: ViewKey, before: Stored, after: ViewState, *, is_replay: bool) -> None:
         """Gather what differs; views come in key order.
