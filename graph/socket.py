@@ -62,10 +62,17 @@ class _Outlet:
     def __init__(self, socket: "Socket", operation: Operation, operation_id: str) -> None:
         self._socket = socket
         self._operation = operation
+        self._name = operation_id, asyncio.current_task()
         self._head = b'{"id":%b,"type":"next","payload":' % _encode(operation_id)
 
     def offer(self, message: Message) -> bool:
-        """Splice the frame: nothing of it is encoded again."""
+        """Splice the frame: nothing of it is encoded again.
+
+        Nothing is sent once the client has completed the operation: its task ends a moment later, and the id may
+        already be that of another.
+        """
+        if not self._socket.runs(*self._name):
+            return False
         if message.answer.errors:
             self._operation.answered(message.answer)
         return self._socket.offer(message.framed.get(self._head) or message.frame(self._head, _spliced))
@@ -94,6 +101,10 @@ class Socket:
     def operations(self) -> int:
         """How many operations run."""
         return len(self._operations)
+
+    def runs(self, operation_id: str, task: asyncio.Task[None] | None) -> bool:
+        """Whether the operation of this id is still the one of this task."""
+        return self._operations.get(operation_id) is task
 
     def close(self, code: Close, reason: str) -> None:
         """Decide the end of the socket; the first verdict stands, and `run` carries it out."""

@@ -15,8 +15,9 @@ from db.changes import CLASSROOM_POSITIONS
 from db.live import Live, open_live
 from db.pool import Pool
 from graph.frames import Close, text_frame
+from graph.hearing import Message
 from graph.listening import likeness_of
-from graph.socket import Socket
+from graph.socket import Socket, _Outlet
 from rules.access import Role, Scope, Viewer
 from rules.evidence import Kind, LearningEvent
 from tests.graph.toy import heard, subscribe
@@ -331,6 +332,42 @@ async def test_who_listens_alone_sits_too_and_classes_that_move_together_cost_on
     assert readings <= 2  # and what a round of the patrol may add
     for listener in listeners:
         await listener.close()
+
+
+@pytest.mark.feature("003-43", "X-29")
+async def test_an_id_that_is_used_again_at_once_hears_nothing_of_its_first_subscription(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An audience hands out between `complete` and the end of the subscription's task, of which `subscribe` follows."""
+    handed: list[tuple[_Outlet, Message]] = []
+    offering, subscribing = _Outlet.offer, Socket._subscribe
+
+    def offer(outlet: _Outlet, message: Message) -> bool:
+        handed.append((outlet, message))
+        return offering(outlet, message)
+
+    async def begin_again(socket: Socket, *given: Any) -> None:
+        await subscribing(socket, *given)
+        if handed:
+            offering(*handed[0])
+
+    monkeypatch.setattr(_Outlet, "offer", offer)
+    monkeypatch.setattr(Socket, "_subscribe", begin_again)
+    async with served(desk) as street, street("teacher", Role.TEACHER) as connection:
+        await subscribe(connection, "1", EVENTS, variables={"key": "7b"})
+        kinds = [(await heard(connection))["payload"]["data"]["eventRecorded"]["kind"]]
+        await seated(desk, 1)
+        await desk.record(graded("e1", "s1", 0.5))
+        kinds.append((await heard(connection))["payload"]["data"]["eventRecorded"]["kind"])
+        await connection.send('{"id": "1", "type": "complete"}')
+        await subscribe(connection, "1", EVENTS, variables={"key": "7b"})
+        kinds.append((await heard(connection))["payload"]["data"]["eventRecorded"]["kind"])
+        await seated(desk, 1)
+        await desk.record(graded("e2", "s1", 0.5, at=1))
+        again = await heard(connection)
+
+    assert kinds == ["READY", "CHANGE", "READY"]
+    assert again["payload"]["data"]["eventRecorded"]["activity"]["event"]["eventId"] == "e2"
 
 
 @pytest.mark.feature("003-43", "000-18")
