@@ -148,7 +148,11 @@ BREAKS = {
                 "                    await outbox.delete(connection, tenant, rows)\n"
                 "                    if attempt.token:\n",
             ),
-            ("rules/outcome.py", "if last is not None and any(", "if last is None and any(0 and "),
+            (
+                "rules/outcome.py",
+                "if event.occurred_at <= last_at and event.key <= last:",
+                "if event.occurred_at is None:",
+            ),
             ("rules/outcome.py", "if last_at is not None and at <= last_at:", "if last_at is None and not events:"),
         ),
     ),
