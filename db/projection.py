@@ -96,15 +96,26 @@ delete from view_state v using unnest($2::text[], $3::text[]) as w (student, cla
 where v.tenant = $1 and v.classroom = w.classroom and v.student = w.student
 """
 
+# A row that `is_overall` too is saved twice: as the class's, and as the student's over all classes ("").
 SAVE_STANDINGS = """
 insert into standing (
     tenant, student, classroom, concept, count, earlier_sum, newest, successes, quiz_attempts, score,
     last_evidence_at, mastered_at, rank, claimed_at, best, latest, time_spent_ms, last_accessed_at, policy_version,
     class_change, student_change)
-select $1, w.* from unnest(
+select $1, w.student, case when a.is_again then '' else w.classroom end, w.concept, w.count, w.earlier_sum, w.newest,
+    w.successes, w.quiz_attempts, w.score, w.last_evidence_at, w.mastered_at, w.rank, w.claimed_at, w.best, w.latest,
+    w.time_spent_ms, w.last_accessed_at, w.policy_version, case when a.is_again then 0 else w.class_change end,
+    w.student_change
+from unnest(
     $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::int[], $8::int[], $9::int[], $10::int[],
     $11::timestamptz[], $12::timestamptz[], $13::smallint[], $14::timestamptz[], $15::int[], $16::int[],
-    $17::bigint[], $18::timestamptz[], $19::int[], $20::bigint[], $21::bigint[]) as w
+    $17::bigint[], $18::timestamptz[], $19::int[], $20::bigint[], $21::bigint[], $22::bool[]
+) as w (
+    student, classroom, concept, count, earlier_sum, newest, successes, quiz_attempts, score, last_evidence_at,
+    mastered_at, rank, claimed_at, best, latest, time_spent_ms, last_accessed_at, policy_version, class_change,
+    student_change, is_overall)
+cross join (values (false), (true)) as a (is_again)
+where w.is_overall or not a.is_again
 on conflict (tenant, student, classroom, concept) do update set
     count = excluded.count, earlier_sum = excluded.earlier_sum, newest = excluded.newest,
     successes = excluded.successes, quiz_attempts = excluded.quiz_attempts, score = excluded.score,
@@ -311,17 +322,40 @@ async def save(
     if moves.dropped_works:
         await connection.execute(DROP_WORKS, tenant, *_columns((*key, item) for key, item in moves.dropped_works))
     if moves.standings:
-        students = [key[0] for key, _ in moves.standings]
-        classrooms = [key[1] for key, _ in moves.standings]
+        keys, standings, are_overall = _paired(moves.standings)
         await connection.execute(
             SAVE_STANDINGS,
             tenant,
-            students,
-            classrooms,
-            *_columns(astuple(standing) for _, standing in moves.standings),  # its fields in the order of the columns
-            [class_changes.get(classroom, 0) for classroom in classrooms],
-            [student_changes[student] for student in students],
+            [student for student, _ in keys],
+            [classroom for _, classroom in keys],
+            *_columns(map(astuple, standings)),  # their fields in the order of the columns
+            [class_changes.get(classroom, 0) for _, classroom in keys],
+            [student_changes[student] for student, _ in keys],
+            are_overall,
         )
+
+
+def _paired(moved: Sequence[tuple[ViewKey, Standing]]) -> tuple[list[ViewKey], list[Standing], list[bool]]:
+    """Keys, standings, and whether each is its student's over all classes, too: such a pair goes out as one.
+
+    Most students have their evidence of a concept from one class alone, and what came of it is made once
+    (`rules.outcome.Beside`). What an event costs a worker is mostly its columns.
+    """
+    overall = {(key[0], standing.concept): standing for key, standing in moved if not key[1]}
+    keys: list[ViewKey] = []
+    standings: list[Standing] = []
+    are_overall: list[bool] = []
+    for key, standing in moved:
+        if key[1]:
+            place = (key[0], standing.concept)
+            is_overall = overall.get(place) is standing
+            if is_overall:
+                del overall[place]
+            keys.append(key)
+            standings.append(standing)
+            are_overall.append(is_overall)
+    alone = [(student, "") for student, _ in overall]
+    return keys + alone, [*standings, *overall.values()], are_overall + [False] * len(alone)
 
 
 def _columns(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
