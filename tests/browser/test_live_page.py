@@ -73,7 +73,7 @@ async def test_an_event_appears_and_a_flag_is_raised_gets_worse_and_clears(windo
     await expect(line_of(page, "ada")).to_contain_text("Medium")
     await expect(line_of(page, "ada")).to_contain_text("worse")
     await line_of(page, "ada").locator("summary").first.click()
-    await expect(line_of(page, "ada")).to_contain_text("2 never submitted")
+    await expect(line_of(page, "ada")).to_contain_text("2 never handed in")
     await expect(line_of(page, "ada")).to_contain_text("Never handed in")  # the evidence, read when it is opened
 
     await school.grade("ada", "w1", 0.9)
