@@ -338,11 +338,12 @@ class Drain:
                 dead = [(logged.event.source, logged.event.event_id)]
                 await dead_letters.bury(connection, tenant, dead[0], error=type(error).__name__, now=self.clock())
             else:
+                # Its classes and students are locked before anything that a fold writes under their locks.
+                await give_up(connection, tenant, Batch((row,)))
                 if row.kind is Waiting.TOUCH_STUDENT:
                     dead = await dead_letters.bury_unbound(
                         connection, tenant, row.student, row.classroom, error=type(error).__name__, now=self.clock()
                     )
-                await give_up(connection, tenant, Batch((row,)))
             if dead and row.kind is not Waiting.EVENT:
                 # They may be part of what was replayed meanwhile; should this fail too, nothing is left to bury. Last,
                 # for it locks what every recording needs.

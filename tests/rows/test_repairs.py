@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from db import projection
+from db import dead_letters, projection
 from db.live import Live
-from db.pool import Connection, Pool
+from db.pool import Connection, Pool, tenant_transaction
 from db.projection import Moves
 from jobs.replay import drift
 from rules.access import Role, Scope, Viewer
@@ -17,6 +17,10 @@ from tests.support.events import Mill, graded
 
 COUNTS = "select student, classroom, count, score from standing where tenant = $1 and count > 0 order by 1, 2"
 SET_ASIDE = "select event_id from unrostered where tenant = $1"
+FREE = [
+    "select classroom from classroom_state where tenant = $1 for update skip locked",
+    "select student from student_state where tenant = $1 for update skip locked",
+]
 OPEN = "{ ingestion { conflicts { nodes { eventId sentHash } } deadLetters { nodes { eventId } } } }"
 
 
@@ -121,6 +125,30 @@ async def test_a_dead_letter_whose_replay_cannot_be_saved_is_listed_again_with_i
     assert await mill.rows("select event_id, error from dead_letter where tenant = $1") == [("bad", "ValueError")]
     assert await mill.rows(COUNTS) == [("s2", "", 1, 500), ("s2", "7b", 1, 500)]
     assert await office.waiting() == []
+
+
+@pytest.mark.feature("000-09")
+async def test_a_touch_that_is_given_up_locks_its_classes_and_students_before_what_a_fold_writes_under_their_locks(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the other order it and a fold that binds the same events end each other."""
+    office, mill = await open_school(pool, live)
+    unsaved(monkeypatch, "s1")
+    await mill.record(told("bad", 1.0), told("other", 0.5, "s2"))
+    await mill.fold()
+    await office.done("replayDeadLetters", "count", events=keys("bad"))
+    free: list[list[Any]] = []
+    burying = dead_letters.bury_unbound
+
+    async def bury_unbound(*given: Any, **named: Any) -> Any:
+        async with tenant_transaction(pool, office.tenant) as connection:
+            free.append([await connection.fetch(statement, office.tenant) for statement in FREE])
+        return await burying(*given, **named)
+
+    monkeypatch.setattr(dead_letters, "bury_unbound", bury_unbound)
+    await mill.fold()
+
+    assert free == [[[], [("s2",)]]]
 
 
 @pytest.mark.feature("000-09")
