@@ -27,7 +27,7 @@ from graph.tokens import Cursor, Place, StreamName
 
 STATE_PAUSE_SECONDS = 0.1  # a stream of state tells the newest at most this often
 QUICK_PAUSE_SECONDS = 0.02  # or this often, of what is cheap to read, while it is
-PAUSE_TIMES = 3  # as long as the round took: what follows state is read for a third of the time at most
+PAUSE_TIMES = 3  # as long as the round took: state is read for a third of the time, while rounds are that short
 IDLE_WAIT_SECONDS = 1.0
 LOOK_AFTER_WAITS = 10
 
