@@ -135,7 +135,8 @@ class Fleet:
 
     async def stop(self, release: int) -> None:
         """SIGTERM; both end well."""
-        await stopped(self.apis.pop(release), self.workers.pop(release))
+        await stopped(self.apis[release], self.workers[release])  # what does not end is killed by `aclose`
+        del self.apis[release], self.workers[release]
 
     async def aclose(self) -> None:
         """Kill what is left."""
