@@ -3,7 +3,8 @@
 Each of these says of every class what its statement for one class says (`db/changes.py`).
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 import asyncpg
@@ -87,7 +88,7 @@ async def many_risk_changes(
 ) -> list[list[RiskTransition]]:
     """For each (class, number) the transitions of its flags past the number, as `changes.risk_changes`."""
     found: list[list[RiskTransition]] = [[] for _ in after]
-    for row in await connection.fetch(MANY_RISK_CHANGES, tenant, *_columns(after), limit):
+    async for row in _in_turns(await connection.fetch(MANY_RISK_CHANGES, tenant, *_columns(after), limit)):
         columns = dict(row)
         of_class = found[columns.pop("place") - 1]
         of_class.append(RiskTransition(**{**columns, "evidence": msgspec.json.decode(row["evidence"])}))
@@ -99,10 +100,18 @@ async def many_recorded_events(
 ) -> list[list[RecordedEvent]]:
     """For each (class, position of the log) its events past the position, as `changes.recorded_events`."""
     found: list[list[RecordedEvent]] = [[] for _ in after]
-    for row in await connection.fetch(MANY_RECORDED, tenant, *_columns(after), limit, SHOWN_KINDS):
+    async for row in _in_turns(await connection.fetch(MANY_RECORDED, tenant, *_columns(after), limit, SHOWN_KINDS)):
         columns = dict(row)
         found[columns.pop("place") - 1].append(recorded_event(columns))
     return found
+
+
+async def _in_turns(rows: Sequence[asyncpg.Record]) -> AsyncIterator[asyncpg.Record]:
+    """The rows; after as many as one class may have, other work of the process has its turn."""
+    for place, row in enumerate(rows, start=1):
+        yield row
+        if place % PAGE == 0:
+            await asyncio.sleep(0)
 
 
 def _positions(rows: Sequence[asyncpg.Record], now: datetime) -> list[Position]:

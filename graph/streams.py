@@ -18,7 +18,7 @@ import strawberry
 from db.changes import PAGE, Position
 from db.freshness import PLANNED_ONCE, Freshness
 from db.live import Topic, Watch
-from db.pool import Connection, tenant_transaction
+from db.pool import LOST, Connection, tenant_transaction
 from graph.patience import patiently
 from graph.refusal import ErrorCode, Refused
 from graph.request import Context
@@ -27,7 +27,7 @@ from graph.tokens import Cursor, Place, StreamName
 
 STATE_PAUSE_SECONDS = 0.1  # a stream of state tells the newest at most this often
 QUICK_PAUSE_SECONDS = 0.02  # or this often, of what is cheap to read, while it is
-PAUSE_TIMES = 3  # as long as the round took: what follows state is read for a third of the time at most
+PAUSE_TIMES = 3  # as long as the round took: state is read for a third of the time, while rounds are that short
 IDLE_WAIT_SECONDS = 1.0
 LOOK_AFTER_WAITS = 10
 
@@ -138,12 +138,12 @@ async def follow(
                 yield show(told)
             if page.is_full:
                 continue
+            took = loop.time() - began  # the wait for news is no part of it
             # One round alone after each one shared, so that an audience that fails at once is not tried in a circle.
             is_shared = (not is_shared and await share()) or await _wait(context, stream, watch, share)
             if stream.is_state and not is_shared:
-                now = loop.time()
-                pause = pause_seconds(now - began, is_state=True, is_quick=stream.is_quick)
-                await asyncio.sleep(max(0.0, began + pause - now))
+                pause = pause_seconds(took, is_state=True, is_quick=stream.is_quick)
+                await asyncio.sleep(max(0.0, began + pause - loop.time()))
 
 
 async def _enter(context: Context, stream: Stream[Row], after: str | None) -> tuple["_Teller[Row]", Told[Row] | None]:
@@ -389,7 +389,13 @@ async def _page(context: Context, stream: Stream[Row], epoch: int, cursor: Curso
     if stream.many is not None and cursor.place is None and cursor.no >= 0:
         name = stream.name
         kind, item = (name.subscription, name.tenant, name.kind), (name.key, epoch, cursor.no)
-        found = await fanout.together(kind, item, partial(_pages, context, stream))
+        try:
+            found = await fanout.together(kind, item, partial(_pages, context, stream))
+        except LOST:
+            raise
+        except Exception:
+            # What is wrong with one class, or slow for many at once, must not end the streams of the others.
+            return await fanout.shared((stream.name, epoch, cursor.bound), load)
         assert found is not None, "every place has a page"
         return found
     return await fanout.shared((stream.name, epoch, cursor.bound), load)

@@ -1,6 +1,8 @@
 """What is read for many classes at once is what is read for each: the same rows in the same order."""
 
+import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -80,3 +82,60 @@ async def test_flags_and_events_of_classes_that_move_together_are_read_together(
     assert max(sizes) > 1
     for listener in listeners:
         await listener.close()
+
+
+@pytest.mark.feature("000-18", "003-43")
+@pytest.mark.parametrize("document", [RISK, EVENTS])
+async def test_who_loses_one_of_the_classes_read_together_hears_nothing_more_of_that_one(
+    pool: Pool, live: Live, document: str
+) -> None:
+    desk = await open_desk(pool, live)
+    for key in CLASSES:
+        await desk.district.classroom(key)
+        await desk.district.enroll("s1", key)
+        await desk.district.teach("teacher", key)
+    listeners = [desk.share(document, key=key) for key in CLASSES]
+    await begun(*listeners)
+    await seated(desk, len(CLASSES))
+
+    await desk.district.run(
+        "update enrollment set ended = $2 where tenant = $1 and role = 'TEACHER' and classroom = $3",
+        NOW.date(),
+        CLASSES[1],
+    )
+    desk.seconds.now += 2.1
+    await desk.fold(*(graded(f"e-{key}", "s1", 0.5, classroom=key) for key in CLASSES))
+
+    assert await listeners[1].refusal() == "FORBIDDEN"
+    for listener in (listeners[0], listeners[2]):
+        assert (await listener.message())["kind"] == "CHANGE"
+        await listener.close()
+
+
+@pytest.mark.feature("003-43")
+async def test_other_work_has_its_turn_while_the_rows_of_many_classes_are_made(
+    pool: Pool, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = await lively(pool, live)
+    made: list[int] = []
+    make = changes.recorded_event
+
+    def counting(columns: dict[str, Any]) -> changes.RecordedEvent:
+        made.append(columns["seq"])
+        return make(columns)
+
+    async def look() -> None:
+        while True:
+            looks.append(len(made))
+            await asyncio.sleep(0)
+
+    looks: list[int] = []
+    monkeypatch.setattr(many_changes, "PAGE", 2)
+    monkeypatch.setattr(many_changes, "recorded_event", counting)
+    looking = asyncio.create_task(look())
+    async with tenant_transaction(pool, desk.district.tenant, read_only=True) as one:
+        await many_changes.many_recorded_events(one, desk.district.tenant, [(key, 0) for key in CLASSES])
+    looking.cancel()
+
+    assert len(made) == 6
+    assert {2, 4} <= set(looks)

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 import db.visibility
-from db import changes
+from db import changes, many_changes
 from db.live import Live
 from db.pool import Pool
 from graph import patience, streams
@@ -17,7 +17,7 @@ from graph.documents import Voice
 from rules.access import Role
 from tests.graph.test_audience import NAMED
 from tests.support.events import graded
-from tests.support.listening import MASTERY, Desk, Listener, begun, open_desk, seated, standing_of
+from tests.support.listening import EVENTS, MASTERY, RISK, Desk, Listener, begun, open_desk, seated, standing_of
 
 CLASSES = tuple(f"class-{number:02}" for number in range(8))
 TIES = "db.visibility.followers_of_classrooms"
@@ -122,6 +122,45 @@ async def test_a_class_that_cannot_be_read_ends_its_own_stream_alone(
 
 
 @pytest.mark.feature("003-43")
+@pytest.mark.parametrize("document", [EVENTS, RISK, MASTERY])
+async def test_a_class_that_cannot_be_read_ends_nobody_who_reads_alone_beside_it(
+    desk: Desk, document: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_broken = False
+
+    def spoil(module: Any, name: str) -> None:
+        read = getattr(module, name)
+
+        async def reading(connection: Any, tenant: int, asked: Any, *rest: Any, **named: Any) -> Any:
+            keys = [asked] if isinstance(asked, str) else [key for key, _ in asked]
+            if is_broken and CLASSES[3] in keys:
+                raise ValueError("a row that nobody can read")
+            return await read(connection, tenant, asked, *rest, **named)
+
+        monkeypatch.setattr(module, name, reading)
+
+    spoil(changes, "recorded_events")
+    spoil(changes, "risk_changes")
+    spoil(changes, "classroom_standings")
+    spoil(changes, "many_classroom_standings")
+    spoil(many_changes, "many_recorded_events")
+    spoil(many_changes, "many_risk_changes")
+    admin = desk.viewer("admin", Role.ADMIN)
+    listeners = [desk.listen(document, key=key, by=admin) for key in CLASSES]
+    await begun(*listeners)
+    is_broken = True
+    waiting = [asyncio.create_task(listener.answer()) for listener in listeners]
+    await asyncio.sleep(0.05)
+
+    await taught(desk, "e1")
+    found = [bool((await answer).errors) for answer in waiting]
+
+    assert found == [place == 3 for place in range(len(CLASSES))]
+    for listener in listeners:
+        await listener.close()
+
+
+@pytest.mark.feature("003-43")
 async def test_a_statement_too_slow_for_many_is_tried_for_each(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     read, sizes = changes.many_classroom_standings, []
 
@@ -202,4 +241,21 @@ async def test_the_first_change_after_some_quiet_is_told_at_once_and_the_next_af
         await listener.message(seconds_max=0.3)
 
     assert [m["mastery"]["evidenceCount"] for m in (first, second)] == [1, 2]
+    await listener.close()
+
+
+@pytest.mark.feature("003-40", "003-43")
+async def test_whoever_reads_alone_rests_as_long_as_the_round_took_however_long_it_waited(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "STATE_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(streams, "PAUSE_TIMES", 20)
+    listener = desk.listen(MASTERY, key=CLASSES[0], by=desk.viewer("admin", Role.ADMIN))
+    await begun(listener)
+    waiting = asyncio.create_task(listener.message())
+    await asyncio.sleep(0.5)  # times 20 it would be more than anybody waits for a message
+
+    await taught(desk, "e1")
+
+    assert (await waiting)["mastery"]["evidenceCount"] == 1
     await listener.close()
