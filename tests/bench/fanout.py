@@ -63,8 +63,13 @@ from moved m
 """
 STANDING = """
 with moved as (
-    update classroom_state set change_no = change_no + 1 where tenant = $1 and classroom = any($2::text[])
+    update classroom_state set change_no = change_no + 1, stamped_to = change_no + 1
+    where tenant = $1 and classroom = any($2::text[])
     returning classroom, change_no
+), stamped as (
+    update view_state v set class_change = m.change_no
+    from moved m
+    where v.tenant = $1 and v.classroom = m.classroom and v.student = m.classroom || '-s0000'
 )
 update standing s set class_change = m.change_no, count = s.count + 1
 from moved m
@@ -80,6 +85,11 @@ insert into standing (
 )
 select $1, c.classroom || '-s0000', c.classroom, 'concept-00', 3, 1500000, 500000, 0, 0, 500, 2, 500, 500, 0, 1, 0, 0
 from classroom c where c.tenant = $1 on conflict do nothing
+"""
+
+VIEWS = """
+insert into view_state (tenant, classroom, student)
+select $1, c.classroom, c.classroom || '-s0000' from classroom c where c.tenant = $1 on conflict do nothing
 """
 
 
@@ -142,11 +152,12 @@ def _claims(name: str, found: Figures, wait_limit: float | None, *, times_limit:
 
 
 async def _prepare(service: Service, shape: Shape) -> None:
-    """State rows for every class, one standing each: what folds would have left."""
+    """State rows for every class, one view and one standing each: what folds would have left."""
     db = service.connection
     await service.until_folded(TENANT)
     await db.execute(FIRST_STATES, TENANT, shape.classrooms)
     await db.execute(STANDINGS, TENANT)
+    await db.execute(VIEWS, TENANT)
 
 
 async def _one_topic(service: Service, number: int, asked: Size) -> Figures:
