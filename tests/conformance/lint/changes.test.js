@@ -31,7 +31,8 @@ function written(name, text) {
 }
 
 function lastRelease() {
-  const versions = readdirSync(`${ROOT}docs/releases`).map((name) => name.replace(".graphql", ""));
+  const schemas = readdirSync(`${ROOT}docs/releases`).filter((name) => name.endsWith(".graphql"));
+  const versions = schemas.map((name) => name.replace(".graphql", ""));
   const [newest] = versions.sort((a, b) => b.localeCompare(a, "en", { numeric: true }));
   return `${ROOT}docs/releases/${newest}.graphql`;
 }
