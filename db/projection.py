@@ -322,7 +322,7 @@ async def save(
     if moves.dropped_works:
         await connection.execute(DROP_WORKS, tenant, *_columns((*key, item) for key, item in moves.dropped_works))
     if moves.standings:
-        keys, standings, are_overall = _paired(moves.standings)
+        keys, standings, are_overall = paired(moves.standings)
         await connection.execute(
             SAVE_STANDINGS,
             tenant,
@@ -335,7 +335,7 @@ async def save(
         )
 
 
-def _paired(moved: Sequence[tuple[ViewKey, Standing]]) -> tuple[list[ViewKey], list[Standing], list[bool]]:
+def paired(moved: Sequence[tuple[ViewKey, Standing]]) -> tuple[list[ViewKey], list[Standing], list[bool]]:
     """Keys, standings, and whether each is its student's over all classes, too: such a pair goes out as one.
 
     Most students have their evidence of a concept from one class alone, and what came of it is made once

@@ -1,12 +1,15 @@
 """What is read for many classes at once is what is read for each: the same rows in the same order."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from db import changes, many_changes
+from db.changes import Position
 from db.live import Live
 from db.pool import Pool, tenant_transaction
 from rules.access import Role
@@ -70,9 +73,9 @@ async def test_flags_and_events_of_classes_that_move_together_are_read_together(
     sizes: list[int] = []
     positions = many_changes._positions
 
-    def counting(rows: list[object], now: object) -> object:
+    def counting(rows: Sequence[asyncpg.Record], now: datetime) -> list[Position]:
         sizes.append(len(rows))
-        return positions(rows, now)  # type: ignore[arg-type]
+        return positions(rows, now)
 
     monkeypatch.setattr(many_changes, "_positions", counting)
     await desk.fold(*(graded(f"e-{key}", "s1", 0.5, classroom=key) for key in CLASSES))

@@ -4,7 +4,7 @@ import pytest
 
 from db.live import Live
 from db.pool import Pool
-from db.projection import ViewKey, _paired
+from db.projection import ViewKey, paired
 from rules.skill import Standing
 from tests.jobs.test_drain import mill_of
 from tests.support.events import graded
@@ -34,7 +34,7 @@ BEN_7B: ViewKey = ("ben", "7b")
 def test_what_is_alike_goes_out_once(
     moved: list[tuple[ViewKey, Standing]], expected: list[tuple[ViewKey, Standing, bool]]
 ) -> None:
-    found = list(zip(*_paired(moved), strict=True))
+    found = list(zip(*paired(moved), strict=True))
 
     assert found == expected
     assert [id(standing) for _, standing, _ in found] == [id(standing) for _, standing, _ in expected]
